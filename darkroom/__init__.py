@@ -1,0 +1,1 @@
+"""The core of Darkroom: the life of a job, paying once, permits, batches."""
