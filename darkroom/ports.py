@@ -1,14 +1,22 @@
-"""What services need from the outside world. Adapters provide these; tests may provide stand-ins that pass the same suite."""
+"""What services need from the outside world.
+
+Adapters provide these; tests may provide stand-ins that pass the same suite.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
 from typing import Any, BinaryIO, Protocol
 
+from darkroom.domain.errors import BlockedError, DarkroomError, ResultGoneError
 from darkroom.domain.generation import Completed, GenerationStatus, ListedRequest, RequestRef, Verdict
+from darkroom.domain.job import Account, ApiKey, Artifact, Delivery, Event, Job, NewJob
+from darkroom.domain.lifecycle import DeliveryEvent, DeliveryStatus, JobEvent, JobStatus, Lane, Stage
 
 
 class Generator(Protocol):
@@ -26,7 +34,10 @@ class Generator(Protocol):
         """
 
     async def status(self, ref: RequestRef) -> GenerationStatus:
-        """Look once. Raises TransientError for anything unreadable (401, 403, 429 and 5xx included), ResultGoneError on 404/410."""
+        """Look once.
+
+        Raises TransientError for anything unreadable (401, 403, 429 and 5xx included), ResultGoneError on 404/410.
+        """
 
     async def result(self, ref: RequestRef, completed: Completed) -> Verdict:
         """Fetch the verdict of a completed request, billing header included.
@@ -36,10 +47,16 @@ class Generator(Protocol):
         """
 
     async def cancel(self, ref: RequestRef) -> bool:
-        """Ask fal to stop. True when fal took the wish (it may still complete and be billed), False when it was too late."""
+        """Ask fal to stop.
+
+        True when fal took the wish (it may still complete and be billed), False when it was too late.
+        """
 
     async def list_requests(self, model: str, *, since: datetime, until: datetime) -> list[ListedRequest]:
-        """The account's requests of that time, read to the last page. Raises TransientError or BlockedError when any page fails."""
+        """The account's requests of that time, read to the last page.
+
+        Raises TransientError or BlockedError when any page fails.
+        """
 
     def parse_output(self, output: Mapping[str, Any]) -> Verdict | None:
         """Read the output payload of a listed request; None when it holds no usable pictures."""
@@ -47,7 +64,10 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A verified picture on this machine. `file` is open and at its start; `sha256` is in hex; sizes in bytes and pixels."""
+    """A verified picture on this machine.
+
+    `file` is open and at its start; `sha256` is in hex; sizes in bytes and pixels.
+    """
 
     file: BinaryIO
     size: int
@@ -74,7 +94,10 @@ class ArtifactStore(Protocol):
     """The deployment's bucket."""
 
     async def put_picture(self, key: str, picture: Picture, metadata: Mapping[str, str]) -> None:
-        """Upload; a repeat overwrites itself. After return the object is durable. Raises TransientError or BlockedError."""
+        """Upload; a repeat overwrites itself.
+
+        After return the object is durable. Raises TransientError or BlockedError.
+        """
 
     async def put_json(self, key: str, document: Mapping[str, Any]) -> None:
         """Upload a JSON document. Raises TransientError or BlockedError."""
@@ -91,7 +114,10 @@ class ArtifactStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AttemptReport:
-    """What one delivery attempt met. `error` is set exactly when no HTTP status was received; latency in milliseconds."""
+    """What one delivery attempt met.
+
+    `error` is set exactly when no HTTP status was received; latency in milliseconds.
+    """
 
     status_code: int | None
     error: str | None
@@ -104,4 +130,311 @@ class WebhookSender(Protocol):
     """Sends one signed webhook. Never raises for what the receiver does: that is the report."""
 
     async def send(self, url: str, *, secret: str, webhook_id: str, timestamp: datetime, body: bytes) -> AttemptReport:
-        """POST once, signed (Standard Webhooks), to an address that is checked at the moment of connecting; no redirects."""
+        """POST once, signed (Standard Webhooks), to an address checked at the moment of connecting; no redirects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What became of a wish to create.
+
+    `created` is False when the key was known, `conflict` when for another request.
+    """
+
+    job_id: str
+    created: bool
+    conflict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """A page of an account's jobs. `before` is where the last page ended: (created ms, job id)."""
+
+    account_id: str
+    status: JobStatus | None = None
+    stage: Stage | None = None
+    lane: Lane | None = None
+    batch_id: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+    before: tuple[int, str] | None = None
+    limit: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs, newest first, and where the next page begins; None when this was the last."""
+
+    jobs: tuple[Job, ...]
+    next: tuple[int, str] | None
+
+
+class Hold(StrEnum):
+    """What a heartbeat found."""
+
+    LOST = "lost"
+    HELD = "held"
+    CANCELLING = "cancelling"
+
+
+class Opening(StrEnum):
+    """Whether a paid POST may go, or why not."""
+
+    OPENED = "opened"
+    LEASE = "lease"
+    CANCEL = "cancel"
+    DEADLINE = "deadline"
+    GATE = "gate"
+    COOLDOWN = "cooldown"
+    STORAGE = "s3"
+    PERMIT = "permit"
+    OPEN = "open"
+    UNREPLICATED = "unreplicated"
+
+
+class Source(StrEnum):
+    """How a request id became known."""
+
+    REPLY = "reply"
+    CALLBACK = "callback"
+    LISTING = "listing"
+    OPERATOR = "operator"
+
+
+class Acceptance(StrEnum):
+    """What recording an acceptance found.
+
+    ACCEPTED and the first of a kind are safe; DOUBLE and LATE are charges on record.
+    """
+
+    ACCEPTED = "accepted"
+    OWNED = "owned"
+    DOUBLE = "double"
+    LATE = "late"
+    BUSY = "busy"
+    UNKNOWN = "unknown"
+
+
+class Settlement(StrEnum):
+    """What a look for a lost reply ended with."""
+
+    LATER = "later"
+    ABSENT = "absent"
+    HOLD = "hold"
+    RESUBMIT = "resubmit"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What dispatch keeps to, the same for every worker.
+
+    `rate_interval` is milliseconds between submissions, 0 for none.
+    """
+
+    permits: int
+    reserve: int
+    copying: int
+    rate_interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A hint for a worker: `run` a job of that lane, or `deliver` a delivery (no lane)."""
+
+    kind: str
+    lane: Lane | None
+    id: str
+
+
+class Jobs(Protocol):
+    """The door's side of the records: accept, look, and the owner's wishes. Every method may raise UnavailableError."""
+
+    async def create(self, job: NewJob) -> Created:
+        """Accept a job.
+
+        When this returns it is stored, and will end. Repeatable by the job's id and the idempotency key.
+        """
+
+    async def get(self, job_id: str) -> Job | None:
+        """The record as it is now."""
+
+    async def page(self, query: JobQuery) -> JobPage:
+        """One page of an account's jobs, newest first."""
+
+    async def cancel(self, job_id: str) -> JobStatus:
+        """Ask that the job ends.
+
+        Returns the status right after: cancelled, or the one it has until the wish takes effect.
+        """
+
+    async def replay(self, job_id: str, *, operation: str, accept_charge: bool) -> None:
+        """Give an ended job a new life.
+
+        Raises NotFoundError, or ConflictError (`job_not_replayable`, `charge_not_accepted`).
+        """
+
+    async def delete(self, job_id: str) -> None:
+        """Remove an ended job's record. Raises NotFoundError, or ConflictError (`job_not_ended`)."""
+
+    def changes(self, job_id: str) -> AbstractAsyncContextManager[Changes]:
+        """Listen for changes of one job. What changed before entering is not told: read the record after entering."""
+
+
+class Changes(Protocol):
+    """A job's change signals; they may get lost, so a waiter also looks by itself now and then."""
+
+    async def wait(self, seconds: float) -> bool:
+        """True as soon as the job changed, False when that did not happen in time."""
+
+
+class Transitions(Protocol):
+    """The worker's side of the records: one method a transition, each repeatable. All may raise UnavailableError.
+
+    Those that take a `lease` are fenced by it and return False when it was lost. Facts about a submission are not.
+    """
+
+    async def claim(self, job_id: str, lease: str) -> Job | None:
+        """Take the lease of a dispatched job. None when the message was stale."""
+
+    async def heartbeat(self, leases: Sequence[tuple[str, str]]) -> list[Hold]:
+        """Renew leases, given as (job id, lease)."""
+
+    async def rescue(self, job_id: str, lease: str) -> bool:
+        """Take a job back from a worker that is gone. The caller saw the lease unchanged for its whole length."""
+
+    async def open_submission(self, job: Job, submission_id: str) -> Opening:
+        """Decide whether a paid POST may go, and write its intent durably before returning OPENED."""
+
+    async def accept_submission(self, submission_id: str, ref: RequestRef, source: Source) -> Acceptance:
+        """Record that fal took it."""
+
+    async def reject_submission(self, submission_id: str, error: DarkroomError) -> None:
+        """Record that nothing was sent, or fal said no."""
+
+    async def finish_submission(
+        self, submission_id: str, verdict: Verdict | ResultGoneError, cost_usd: Decimal | None
+    ) -> None:
+        """Record fal's verdict and bill; the permit is free."""
+
+    async def keep_artifact(self, job_id: str, lease: str, artifact: Artifact) -> bool:
+        """Checkpoint: this picture lies in the bucket."""
+
+    async def snooze(self, job_id: str, lease: str) -> bool:
+        """Put back without using an attempt."""
+
+    async def retry(self, job_id: str, lease: str, *, delay: float, error: DarkroomError, counts: bool) -> bool:
+        """Try again after `delay` seconds; with `counts` an attempt is used, and the last one ends the job."""
+
+    async def doubt(self, job_id: str, lease: str, submission_id: str, error: DarkroomError) -> bool:
+        """The POST's outcome is unknown: reconciling begins."""
+
+    async def settle(self, submission_id: str, settlement: Settlement, *, delay: float = 0) -> bool:
+        """Record what a look for a lost reply ended with; `delay` is for Settlement.LATER, in seconds."""
+
+    async def finish(self, job_id: str, lease: str, event: JobEvent, error: DarkroomError | None = None) -> bool:
+        """End a running job by COMPLETED, REJECTED, EXHAUSTED, EXPIRED or CANCELLED."""
+
+    async def expire(self, job_id: str) -> None:
+        """Its deadline, or a paid job's grace, has passed: end it if that may be."""
+
+
+class Schedule(Protocol):
+    """What is to happen next, for whom, and what stops it. All may raise UnavailableError."""
+
+    async def announce_limits(self, limits: Limits) -> None:
+        """Publish this deployment's limits for every dispatcher."""
+
+    async def dispatch(self) -> float | None:
+        """Hand out free permits. Seconds until it is worth trying again, None when only an event can tell."""
+
+    async def tick(self) -> list[str]:
+        """Apply due timers. Returns those that need more than the store: `reconcile:JOB`, `deadline:JOB`."""
+
+    async def leases(self) -> list[tuple[str, str, int]]:
+        """All running jobs: (job id, lease, expiry in ms)."""
+
+    async def take_outbox(self, wait: float) -> list[Message]:
+        """Messages to publish; waits up to `wait` seconds for the first.
+
+        One that is lost is sent again by its timer.
+        """
+
+    async def cool_down(self, seconds: float) -> None:
+        """Nobody submits for so long."""
+
+    async def close_gate(self, job_id: str, error: BlockedError) -> None:
+        """Our key or balance is refused by fal: one probe at a time from now on."""
+
+    async def set_storage(self, fault: DarkroomError | None) -> None:
+        """Whether pictures can be stored: while they cannot, nothing is submitted. Holds for 20 seconds."""
+
+    async def sweep(self, retention_days: int) -> list[str]:
+        """Ended jobs whose retention is over."""
+
+    def wishes(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """Ids of running jobs that someone wants looked at now: a cancellation, a callback."""
+
+
+class Deliveries(Protocol):
+    """Events and what is owed for them. All may raise UnavailableError."""
+
+    async def events(self, account_id: str, *, after: int, limit: int) -> list[Event]:
+        """The account's log from seq `after` + 1 on."""
+
+    async def get(self, delivery_id: str) -> Delivery | None:
+        """One delivery with its attempts."""
+
+    async def newest(self, account_id: str, *, job_id: str | None, status: DeliveryStatus | None) -> list[Delivery]:
+        """The newest deliveries, at most 100."""
+
+    async def claim(self, delivery_id: str, token: str, seconds: float) -> Delivery | None:
+        """The right to make the next attempt, for so long. None when it is not due or another has it."""
+
+    async def event_of(self, delivery: Delivery) -> Event | None:
+        """The event it is owed for."""
+
+    async def record(
+        self, delivery_id: str, token: str, report: AttemptReport, event: DeliveryEvent, *, delay: float
+    ) -> None:
+        """Record one attempt and what follows from it."""
+
+    async def redeliver(self, delivery_id: str) -> None:
+        """Owe it again from now on."""
+
+
+class Accounts(Protocol):
+    """Who may ask. All may raise UnavailableError."""
+
+    async def create(self, account_id: str, name: str, webhook_secret: str) -> None:
+        """A new account; repeatable."""
+
+    async def all(self) -> list[Account]:
+        """Every account, oldest first."""
+
+    async def account(self, account_id: str) -> Account | None:
+        """One account."""
+
+    async def webhook_secret(self, account_id: str) -> str:
+        """What the account's webhooks are signed with (`whsec_…`). Raises NotFoundError."""
+
+    async def create_key(self, account_id: str, key: str) -> ApiKey:
+        """Store a key's hash. Raises NotFoundError when there is no such account."""
+
+    async def keys(self, account_id: str) -> list[ApiKey]:
+        """The account's keys, revoked ones included."""
+
+    async def revoke_key(self, key_id: str) -> None:
+        """It opens nothing from now on. Raises NotFoundError."""
+
+    async def authenticate(self, key: str) -> str | None:
+        """The account that a key opens, None for an unknown or revoked one."""
+
+    async def usage(self, account_id: str, *, first_day: date, last_day: date) -> dict[date, dict[str, int]]:
+        """Counters a UTC day: created, succeeded, failed, cancelled, pictures, spend_nano_usd."""
+
+
+class Publisher(Protocol):
+    """Carries messages to the workers. Losing or doubling one changes nothing."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Hand messages to the broker. Raises UnavailableError."""

@@ -5,7 +5,7 @@ DarkroomError
 │   └── ResultPendingError    fal says that the result is not there yet
 ├── RateLimitedError      everyone slows down; costs no attempt
 ├── PermanentError        the caller's: trying again changes nothing
-├── BlockedError          the operator's: a refused key, an empty balance, a missing bucket; nothing fails, everything waits
+├── BlockedError          the operator's: a refused key, an empty balance, a missing bucket; everything waits
 ├── UncertainError        a paid POST whose outcome nobody knows; reconciled, never repeated
 ├── ResultGoneError       fal no longer knows the request or its result
 ├── UnreadableMediaError  bytes arrived and are not the picture they should be; tried again a bounded number of times

@@ -12,7 +12,7 @@ from darkroom.domain.errors import DarkroomError
 
 @dataclass(frozen=True, slots=True)
 class RequestRef:
-    """fal's name for a request and the URLs it returned for it. Stored as returned: the model's full slug is not in them."""
+    """fal's name for a request and the URLs it returned for it. Stored as returned, never built."""
 
     request_id: str
     status_url: str
@@ -56,7 +56,7 @@ class MediaRef:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """fal's verdict: pictures. `billable_units` is X-Fal-Billable-Units (megapixels), None where fal did not send it."""
+    """fal's verdict: pictures. `billable_units` is X-Fal-Billable-Units (megapixels), None where not sent."""
 
     media: tuple[MediaRef, ...]
     seed: int | None
@@ -66,7 +66,7 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class GenerationFailed:
-    """fal's verdict: no pictures. `error` is a PermanentError (the caller's) or a TransientError (worth another submission)."""
+    """fal's verdict: no pictures. `error` is a PermanentError (the caller's) or a TransientError (submit again)."""
 
     error: DarkroomError
     billable_units: Decimal | None

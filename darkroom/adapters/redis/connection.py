@@ -1,0 +1,26 @@
+"""How this program connects to Redis."""
+
+from __future__ import annotations
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+
+def connect(url: str, *, connections: int = 64) -> Redis:
+    """A client whose pool waits for a free connection instead of raising, and repeats what a broken connection cut off.
+
+    Repeating is safe: every script may be repeated. Timeouts are in seconds: 5 to connect, 10 for an answer, three
+    repeats over about a second, then `UnavailableError` at the caller. Close with `aclose()`.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=20,
+        decode_responses=True,
+        socket_connect_timeout=5,
+        socket_timeout=10,
+        retry=Retry(ExponentialBackoff(cap=1, base=0.1), retries=3),
+        health_check_interval=15,
+    )
+    return Redis.from_pool(pool)

@@ -1,0 +1,157 @@
+"""The door's side of the records: accept, look, list, and the owner's wishes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+
+from darkroom.adapters.redis.records import read_job, read_jobs
+from darkroom.adapters.redis.scripts import AWAY, ask, run
+from darkroom.domain.errors import ConflictError, NotFoundError
+from darkroom.domain.job import Job, NewJob
+from darkroom.domain.lifecycle import JobStatus
+from darkroom.ports import Created, JobPage, JobQuery
+
+_SCAN = 200
+"""Records read at a time while a listing looks for those that fit its filters."""
+
+_SCAN_PAGES = 10
+"""After so many looks a page ends early; its cursor goes on from there."""
+
+
+class RedisChanges:
+    """Signals of one job's changes."""
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self._pubsub = pubsub
+
+    async def wait(self, seconds: float) -> bool:
+        """True as soon as the job changed; a broken connection counts as no change."""
+        try:
+            return await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=seconds) is not None
+        except AWAY:
+            await asyncio.sleep(min(seconds, 1))
+            return False
+
+
+class RedisJobs:
+    """Implements `ports.Jobs`."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def create(self, job: NewJob) -> Created:
+        """See `ports.Jobs`."""
+        record: dict[str, str | int] = {
+            "id": job.id,
+            "account": job.account_id,
+            "lane": job.lane,
+            "model": job.model,
+            "est": str(job.estimate_usd),
+            "idem": job.idempotency or "",
+            "fingerprint": job.fingerprint,
+            "webhook": "1" if job.webhook_url else "",
+        }
+        if job.deadline_seconds is not None:
+            record["deadline_seconds"] = job.deadline_seconds
+        request: dict[str, Any] = {"arguments": job.arguments}
+        if job.metadata:
+            request["metadata"] = job.metadata
+        if job.webhook_url:
+            request["webhook_url"] = job.webhook_url
+        answer = json.loads(await run(self._redis, "create_job", json.dumps(record), json.dumps(request)))
+        return Created(answer["id"], created=answer["created"], conflict=answer.get("conflict", False))
+
+    async def get(self, job_id: str) -> Job | None:
+        """See `ports.Jobs`."""
+        return await read_job(self._redis, job_id)
+
+    async def page(self, query: JobQuery) -> JobPage:
+        """See `ports.Jobs`. A page may hold fewer jobs than asked for and still have a next one."""
+        found: list[Job] = []
+        position = query.before
+        for _ in range(_SCAN_PAGES):
+            ids, more = await self._ids_after(query, position)
+            for job in await read_jobs(self._redis, ids):
+                position = (job.created_at, job.id)
+                if _fits(job, query):
+                    found.append(job)
+                    if len(found) > query.limit:
+                        last = found[query.limit - 1]
+                        return JobPage(tuple(found[: query.limit]), (last.created_at, last.id))
+            if not more:
+                return JobPage(tuple(found), None)
+        return JobPage(tuple(found), position)
+
+    async def _ids_after(self, query: JobQuery, position: tuple[int, str] | None) -> tuple[list[str], bool]:
+        """The next ids of the index, newest first, and whether there may be more. Ids order jobs of one millisecond."""
+        index = f"dr:jobs:{query.account_id}" + (f":{query.status}" if query.status else "")
+        low = "-inf" if query.created_after is None else f"({query.created_after}"
+        high = "+inf" if query.created_before is None else f"({query.created_before}"
+        if position is not None:
+            high = str(position[0])
+        ids: list[str] = []
+        offset, more = 0, True
+        while more and not ids:
+            rows = await ask(
+                self._redis.zrange(index, high, low, desc=True, byscore=True, offset=offset, num=_SCAN, withscores=True)
+            )
+            ids = [job_id for job_id, score in rows if position is None or (int(score), job_id) < position]
+            offset += len(rows)
+            more = len(rows) == _SCAN
+        return ids, more
+
+    async def cancel(self, job_id: str) -> JobStatus:
+        """See `ports.Jobs`."""
+        answer = await run(self._redis, "cancel_job", job_id)
+        if answer == "missing":
+            raise NotFoundError("no such job")
+        return JobStatus(answer)
+
+    async def replay(self, job_id: str, *, operation: str, accept_charge: bool) -> None:
+        """See `ports.Jobs`."""
+        answer = await run(self._redis, "replay_job", job_id, operation, int(accept_charge))
+        if answer == "missing":
+            raise NotFoundError("no such job")
+        if answer == "state":
+            raise ConflictError("only a failed or cancelled job can be replayed", code="job_not_replayable")
+        if answer == "charge":
+            raise ConflictError(
+                "a submission of this job was or may have been charged; replaying submits again: send"
+                ' {"accept_charge": true} to allow that',
+                code="charge_not_accepted",
+            )
+
+    async def delete(self, job_id: str) -> None:
+        """See `ports.Jobs`."""
+        answer = await run(self._redis, "delete_job", job_id)
+        if answer == "missing":
+            raise NotFoundError("no such job")
+        if answer == "state":
+            raise ConflictError("only an ended job can be deleted; cancel it first", code="job_not_ended")
+
+    @asynccontextmanager
+    async def changes(self, job_id: str) -> AsyncIterator[RedisChanges]:
+        """See `ports.Jobs`."""
+        pubsub = self._redis.pubsub()
+        try:
+            await ask(pubsub.subscribe(f"dr:changed:{job_id}"))
+            await ask(pubsub.get_message(timeout=5))
+            yield RedisChanges(pubsub)
+        finally:
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+
+def _fits(job: Job, query: JobQuery) -> bool:
+    return (
+        (query.status is None or job.status is query.status)
+        and (query.stage is None or job.stage is query.stage)
+        and (query.lane is None or job.lane is query.lane)
+        and (query.batch_id is None or job.batch_id == query.batch_id)
+    )

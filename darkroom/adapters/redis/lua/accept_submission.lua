@@ -1,0 +1,45 @@
+#!lua flags=allow-oom
+-- accept_submission(submission, request id, status url, response url, cancel url, source, grace ms): the fact that fal took
+-- it. Set once, not fenced by a lease: a worker that was frozen and wakes up with a request id has the most valuable fact
+-- there is. `source` is reply, callback or listing. Answers
+--   accepted   recorded (or was, with this same request id)
+--   owned      the request id belongs to another submission; nothing changed
+--   double     this submission has another request id already: recorded as a second charge
+--   late       the submission was closed: recorded as a charge
+--   busy       found by listing while another submission of the same input waits for its reply; nothing changed
+--   unknown    no such submission
+local sub = read_sub(ARGV[1])
+if not sub then return 'unknown' end
+local request = ARGV[2]
+if sub.request_id == request then return 'accepted' end
+local owner = redis.call('GET', 'dr:request:' .. request)
+if owner and owner ~= sub.id then return 'owned' end
+if sub.request_id or sub.status == 'rejected' or sub.status == 'absent' or sub.status == 'abandoned' then
+  redis.call('SET', 'dr:request:' .. request, sub.id)
+  redis.call('HSET', sub_key(sub.id), 'late_request_id', request, 'late_at', NOW)
+  redis.call('ZADD', 'dr:double_charges', 'NX', NOW, sub.id .. ':' .. request)
+  return sub.request_id and 'double' or 'late'
+end
+if ARGV[6] == 'listing' then
+  for _, other in ipairs(redis.call('SMEMBERS', 'dr:open:' .. sub.fingerprint)) do
+    if other ~= sub.id and redis.call('HGET', sub_key(other), 'status') == 'intended' then return 'busy' end
+  end
+end
+redis.call('SET', 'dr:request:' .. request, sub.id)
+move_sub(sub, 'accepted', {
+  request_id = request, status_url = ARGV[3], response_url = ARGV[4], cancel_url = ARGV[5], accepted = NOW, source = ARGV[6],
+})
+redis.call('DEL', 'dr:gate:fal')
+local job = read_job(sub.job)
+if not job or TERMINAL[job.status] or job.sub ~= sub.id then return 'accepted' end
+redis.call('ZADD', 'dr:deadlines', NOW + tonumber(ARGV[7]), job.id)
+set(job, { rescues = 0, stage = 'generating', grace = NOW + tonumber(ARGV[7]) })
+if job.place == 'reconcile' or job.place == 'held' then
+  move(job, 'settled', 'generating')
+  place(job, 'resume')
+  dispatch()
+else
+  set(job, { rev = int(job.rev) + 1 })
+  announce(job)
+end
+return 'accepted'

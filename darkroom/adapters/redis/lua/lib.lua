@@ -1,0 +1,286 @@
+-- Shared by all scripts; EDGES, TERMINAL and OPEN come before it, generated from darkroom/domain/lifecycle.py.
+-- One job is always in exactly one place; `place` is the only function that moves it, `move` the only one that
+-- changes its status. Times are milliseconds of the server's clock.
+
+local TIME = redis.call('TIME')
+local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
+local REPUBLISH_MS = 15000
+local DISPATCH_BATCH = 64
+local DAY_MS = 86400000
+
+local function int(value) return tonumber(value) or 0 end
+
+local function digits(number) return string.format('%d', number) end
+
+local function read(key)
+  local flat = redis.call('HGETALL', key)
+  if #flat == 0 then return nil end
+  local record = {}
+  for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
+  return record
+end
+
+local function job_key(id) return 'dr:job:' .. id end
+
+local function read_job(id)
+  local job = read(job_key(id))
+  if job then job.id = id end
+  return job
+end
+
+local function sub_key(id) return 'dr:sub:' .. id end
+
+local function read_sub(id)
+  if not id or id == '' then return nil end
+  local sub = read(sub_key(id))
+  if sub then sub.id = id end
+  return sub
+end
+
+-- Writes fields of a job's hash and of the table at hand.
+local function set(job, fields)
+  local flat = {}
+  for name, value in pairs(fields) do
+    job[name] = value
+    flat[#flat + 1] = name
+    flat[#flat + 1] = value
+  end
+  redis.call('HSET', job_key(job.id), unpack(flat))
+end
+
+-- places -------------------------------------------------------------------------------------------------------------
+
+local TIMER = { republish = true, retry = true, reconcile = true }
+
+-- A flow is what shares one turn: lane, then account, then batch. Within it, first accepted is first served.
+local function flow_keys(job)
+  local accounts = 'dr:ready:' .. job.lane
+  local batches = accounts .. ':' .. job.account
+  local batch = job.batch == '' and '-' or job.batch
+  return accounts, batches, batch, batches .. ':' .. batch
+end
+
+local function ready_add(job)
+  local accounts, batches, batch, flow = flow_keys(job)
+  local turn = redis.call('GET', 'dr:turn') or '0'
+  redis.call('ZADD', flow, job.created, job.id)
+  redis.call('ZADD', batches, 'NX', turn, batch)
+  redis.call('ZADD', accounts, 'NX', turn, job.account)
+end
+
+local function ready_remove(job)
+  local accounts, batches, batch, flow = flow_keys(job)
+  redis.call('ZREM', flow, job.id)
+  if redis.call('EXISTS', flow) == 0 then redis.call('ZREM', batches, batch) end
+  if redis.call('EXISTS', batches) == 0 then redis.call('ZREM', accounts, job.account) end
+end
+
+-- The job whose turn it is in a lane; its account and batch go to the end of their rows.
+local function ready_next(lane)
+  local accounts = 'dr:ready:' .. lane
+  local account = redis.call('ZRANGE', accounts, 0, 0)[1]
+  if not account then return nil end
+  local batches = accounts .. ':' .. account
+  local batch = redis.call('ZRANGE', batches, 0, 0)[1]
+  local turn = redis.call('INCR', 'dr:turn')
+  redis.call('ZADD', accounts, turn, account)
+  redis.call('ZADD', batches, turn, batch)
+  return redis.call('ZRANGE', batches .. ':' .. batch, 0, 0)[1]
+end
+
+local function unplace(job)
+  local at = job.place
+  if TIMER[at] then redis.call('ZREM', 'dr:timers', at .. ':' .. job.id)
+  elseif at == 'ready' then ready_remove(job)
+  elseif at == 'resume' then redis.call('ZREM', 'dr:ready:resume', job.id)
+  elseif at == 'lease' then redis.call('ZREM', 'dr:leases', job.id)
+  elseif at == 'held' then redis.call('ZREM', 'dr:held', job.id)
+  end
+end
+
+-- `at` is the due time of a timer or the expiry of a lease.
+local function place(job, where, at)
+  unplace(job)
+  if TIMER[where] then redis.call('ZADD', 'dr:timers', at, where .. ':' .. job.id)
+  elseif where == 'ready' then ready_add(job)
+  elseif where == 'resume' then redis.call('ZADD', 'dr:ready:resume', NOW, job.id)
+  elseif where == 'lease' then redis.call('ZADD', 'dr:leases', at, job.id)
+  elseif where == 'held' then redis.call('ZADD', 'dr:held', NOW, job.id)
+  end
+  set(job, { place = where })
+end
+
+-- transitions --------------------------------------------------------------------------------------------------------
+
+local function announce(job) redis.call('PUBLISH', 'dr:changed:' .. job.id, job.rev) end
+
+local function allowed(job, event) return (EDGES.job[job.status] or {})[event] end
+
+local function move(job, event, stage)
+  local to = allowed(job, event)
+  if not to then error({ err = 'ILLEGAL job ' .. job.id .. ' is ' .. job.status .. ', event ' .. event }) end
+  if to ~= job.status then
+    redis.call('ZREM', 'dr:jobs:' .. job.account .. ':' .. job.status, job.id)
+    redis.call('ZADD', 'dr:jobs:' .. job.account .. ':' .. to, job.created, job.id)
+    redis.call('HINCRBY', 'dr:counts', job.status, -1)
+    redis.call('HINCRBY', 'dr:counts', to, 1)
+  end
+  set(job, { status = to, stage = stage, rev = int(job.rev) + 1 })
+  announce(job)
+end
+
+local function move_sub(sub, event, fields)
+  local to = (EDGES.submission[sub.status] or {})[event]
+  if not to then error({ err = 'ILLEGAL submission ' .. sub.id .. ' is ' .. sub.status .. ', event ' .. event }) end
+  sub.status = to
+  redis.call('HSET', sub_key(sub.id), 'status', to)
+  for name, value in pairs(fields or {}) do
+    sub[name] = value
+    redis.call('HSET', sub_key(sub.id), name, value)
+  end
+  if to ~= 'intended' and to ~= 'uncertain' then redis.call('SREM', 'dr:open:' .. sub.fingerprint, sub.id) end
+end
+
+-- permits ------------------------------------------------------------------------------------------------------------
+
+-- A permit belongs to the job from its dispatch to the intent, and from the intent on to the submission.
+local function drop_job_permit(id) redis.call('ZREM', 'dr:permits', 'job:' .. id) end
+
+local function drop_sub_permit(id)
+  redis.call('ZREM', 'dr:permits', 'sub:' .. id)
+  redis.call('ZREM', 'dr:timers', 'permit:' .. id)
+end
+
+-- Dispatches that were stopped give no permit: why, or nil when submissions may open.
+local function closed(job_id)
+  if redis.call('EXISTS', 'dr:gate:s3') == 1 then return 's3' end
+  local until_ms = int(redis.call('GET', 'dr:cooldown'))
+  if until_ms > NOW then return 'cooldown', until_ms end
+  local gate = redis.call('HMGET', 'dr:gate:fal', 'reason', 'probe_at', 'probe')
+  if gate[1] and not (job_id and gate[3] == job_id) then
+    if not job_id and int(gate[2]) <= NOW then return nil, nil, true end
+    return 'gate', int(gate[2])
+  end
+  return nil
+end
+
+local function send(job, entry)
+  redis.call('RPUSH', 'dr:outbox', entry .. ':' .. job.lane .. ':' .. job.id)
+end
+
+local function hand_out(job)
+  move(job, 'dispatched', job.stage)
+  place(job, 'republish', NOW + REPUBLISH_MS)
+  send(job, 'run')
+end
+
+-- Hands out permits while there are any, and answers in how many milliseconds it is worth trying again (-1: unknown).
+-- Jobs that are already paid come first and need no permit; a cap on those being copied bounds both.
+local function dispatch()
+  local limits = read('dr:limits')
+  if not limits then return -1 end
+  for _ = 1, DISPATCH_BATCH do
+    local id = redis.call('ZRANGE', 'dr:ready:resume', 0, 0)[1]
+    if not id or redis.call('SCARD', 'dr:copying') >= int(limits.copying) then break end
+    redis.call('SADD', 'dr:copying', id)
+    hand_out(read_job(id))
+  end
+  local why, again, probing = closed(nil)
+  if why then return again and again - NOW or -1 end
+  local interval = int(limits.rate_interval)
+  for _ = 1, probing and 1 or DISPATCH_BATCH do
+    local free = int(limits.permits) - redis.call('ZCARD', 'dr:permits')
+    if free <= 0 or redis.call('SCARD', 'dr:copying') >= int(limits.copying) then return -1 end
+    local lane = 'interactive'
+    if redis.call('EXISTS', 'dr:ready:interactive') == 0 then
+      if free <= int(limits.reserve) or redis.call('EXISTS', 'dr:ready:bulk') == 0 then return -1 end
+      lane = 'bulk'
+    end
+    if interval > 0 then
+      -- GCRA with no burst: the next submission may go at `dr:rate`.
+      local at = tonumber(redis.call('GET', 'dr:rate') or '0')
+      if at > NOW then return at - NOW end
+      redis.call('SET', 'dr:rate', NOW + interval, 'PX', math.ceil(interval) + 60000)
+    end
+    local job = read_job(ready_next(lane) or '')
+    if not job then return -1 end
+    redis.call('ZADD', 'dr:permits', NOW, 'job:' .. job.id)
+    if probing then redis.call('HSET', 'dr:gate:fal', 'probe', job.id, 'probe_at', NOW + 60000) end
+    hand_out(job)
+  end
+  return probing and -1 or 0
+end
+
+-- the end ------------------------------------------------------------------------------------------------------------
+
+local function usage(account, field, by)
+  redis.call('HINCRBY', 'dr:usage:' .. account .. ':' .. digits(math.floor(NOW / DAY_MS)), field, by)
+end
+
+-- The event of a job's end and the delivery owed for it. Their names follow from the job and its life, so that a
+-- repeat could only write the same again.
+local function tell(job, error_json)
+  local name = string.sub(job.id, 5) .. '_' .. job.life
+  local seq = redis.call('INCR', 'dr:events:' .. job.account .. ':seq')
+  local kind = 'job.' .. job.status
+  redis.call('XADD', 'dr:events:' .. job.account, digits(seq) .. '-0', 'id', 'evt_' .. name, 'type', kind,
+    'job', job.id, 'at', NOW, 'attempts', job.attempts, 'life', job.life, 'error', error_json or '')
+  if job.webhook ~= '1' then return end
+  local delivery = 'dlv_' .. name
+  local url = cjson.decode(redis.call('GET', job_key(job.id) .. ':request')).webhook_url
+  redis.call('HSET', 'dr:delivery:' .. delivery, 'v', 1, 'account', job.account, 'event', 'evt_' .. name, 'seq', seq,
+    'type', kind, 'job', job.id, 'url', url, 'status', 'pending', 'created', NOW, 'next', NOW, 'attempts', 0)
+  redis.call('ZADD', 'dr:deliveries:' .. job.account, NOW, delivery)
+  redis.call('RPUSH', job_key(job.id) .. ':deliveries', delivery)
+  redis.call('ZADD', 'dr:timers', NOW + REPUBLISH_MS, 'deliver:' .. delivery)
+  redis.call('RPUSH', 'dr:outbox', 'deliver::' .. delivery)
+end
+
+-- Ends a job: status, counters, event, delivery and indexes in one step.
+local function finish(job, event, error_json)
+  move(job, event, '')
+  place(job, 'none')
+  drop_job_permit(job.id)
+  redis.call('SREM', 'dr:copying', job.id)
+  redis.call('ZREM', 'dr:deadlines', job.id)
+  redis.call('ZADD', 'dr:ended', NOW, job.id)
+  set(job, { finished = NOW, released = job.lease, lease = '', next = '' })
+  if error_json and error_json ~= '' then redis.call('SET', job_key(job.id) .. ':error', error_json)
+  else redis.call('DEL', job_key(job.id) .. ':error') end
+  usage(job.account, job.status, 1)
+  if job.status == 'succeeded' then usage(job.account, 'pictures', redis.call('HLEN', job_key(job.id) .. ':artifacts')) end
+  if job.idem ~= '' then
+    redis.call('PEXPIREAT', 'dr:idem:' .. job.account .. ':' .. job.idem, math.max(int(job.created) + 7 * DAY_MS, NOW + 3600000))
+  end
+  tell(job, error_json)
+end
+
+-- Unknown for good: nobody looks any more. The permit goes with it.
+local function abandon(sub)
+  if sub and sub.status == 'uncertain' then move_sub(sub, 'abandoned') end
+  if sub and sub.status == 'abandoned' then drop_sub_permit(sub.id) end
+end
+
+-- Leaves `running`: the lease ends, and `released` lets a repeat of the same release be recognised.
+local function release(job, event, stage)
+  move(job, event, stage)
+  redis.call('SREM', 'dr:copying', job.id)
+  set(job, { released = job.lease, lease = '' })
+end
+
+-- Where a job goes that may be worked on again: paid ones resume, others want a permit.
+local function requeue(job, sub)
+  if sub and (sub.status == 'accepted' or (sub.status == 'done' and sub.outcome == 'ok')) then place(job, 'resume')
+  else
+    drop_job_permit(job.id)
+    place(job, 'ready')
+    set(job, { stage = 'waiting_for_slot' })
+  end
+end
+
+-- The caller holds the lease, or did and its release is being repeated: 'held', 'released' or nil.
+local function fence(job, token)
+  if job and job.status == 'running' and job.lease == token then return 'held' end
+  if job and job.released == token then return 'released' end
+  return nil
+end

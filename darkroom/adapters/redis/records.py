@@ -1,0 +1,165 @@
+"""Reads records: hashes of strings become the domain's values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from redis.asyncio import Redis
+
+from darkroom.adapters.redis.scripts import ask
+from darkroom.domain.generation import Generated, MediaRef, RequestRef
+from darkroom.domain.job import Artifact, Job, Submission
+from darkroom.domain.lifecycle import JobStatus, Lane, Place, Stage, SubmissionStatus
+
+NANO = Decimal(10**9)
+
+
+def _int(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def _decimal(text: str | None) -> Decimal | None:
+    return Decimal(text) if text else None
+
+
+def parse_submission(submission_id: str, record: dict[str, str], result: str | None) -> Submission:
+    """A submission's hash, and its result where fal gave one."""
+    ref = None
+    if record.get("request_id"):
+        ref = RequestRef(record["request_id"], record["status_url"], record["response_url"], record["cancel_url"])
+    cost = _decimal(record.get("cost"))
+    return Submission(
+        id=submission_id,
+        job_id=record["job"],
+        status=SubmissionStatus(record["status"]),
+        opened_at=int(record["opened"]),
+        ref=ref,
+        accepted_at=_int(record.get("accepted")),
+        done_at=_int(record.get("done")),
+        outcome=record.get("outcome") or None,
+        billable_units=_decimal(record.get("units")),
+        cost_usd=None if cost is None else cost / NANO,
+        error=json.loads(record["error"]) if record.get("error") else None,
+        result=json.loads(result) if result else None,
+        late_request_id=record.get("late_request_id"),
+        looks=int(record.get("looks", 0)),
+    )
+
+
+def dump_result(generated: Generated) -> str:
+    """A verdict as it is kept."""
+    return json.dumps(
+        {
+            "media": [[m.url, m.content_type, m.width, m.height] for m in generated.media],
+            "seed": generated.seed,
+            "nsfw": list(generated.has_nsfw_concepts),
+        },
+        separators=(",", ":"),
+    )
+
+
+def load_result(submission: Submission) -> Generated | None:
+    """The verdict a submission was finished with; None when it was not good, or is not there."""
+    if submission.result is None:
+        return None
+    kept = submission.result
+    return Generated(
+        media=tuple(MediaRef(*item) for item in kept["media"]),
+        seed=kept["seed"],
+        has_nsfw_concepts=tuple(kept["nsfw"]),
+        billable_units=submission.billable_units,
+    )
+
+
+def _artifacts(record: dict[str, str]) -> tuple[Artifact, ...]:
+    return tuple(sorted((Artifact(**json.loads(text)) for text in record.values()), key=lambda a: a.index))
+
+
+def parse_job(
+    job_id: str,
+    record: dict[str, str],
+    request: str | None,
+    error: str | None,
+    artifacts: dict[str, str],
+    submissions: Sequence[Submission],
+) -> Job:
+    """A job's hash and the keys beside it."""
+    asked: dict[str, Any] = json.loads(request or "{}")
+    return Job(
+        id=job_id,
+        account_id=record["account"],
+        status=JobStatus(record["status"]),
+        stage=Stage(record["stage"]) if record["stage"] else None,
+        place=Place(record["place"]),
+        model=record["model"],
+        arguments=asked.get("arguments", {}),
+        lane=Lane(record["lane"]),
+        metadata=asked.get("metadata", {}),
+        webhook_url=asked.get("webhook_url"),
+        estimate_usd=Decimal(record["est"]),
+        attempts=int(record["attempts"]),
+        errored=int(record["errored"]),
+        created_at=int(record["created"]),
+        started_at=_int(record["started"]),
+        finished_at=_int(record["finished"]),
+        deadline_at=_int(record["deadline"]),
+        next_attempt_at=_int(record["next"]),
+        cancel_requested=record["cancel"] == "1",
+        lease=record["lease"] or None,
+        version=int(record["rev"]),
+        batch_id=record["batch"] or None,
+        custom_id=record["custom"] or None,
+        error=json.loads(error) if error else None,
+        artifacts=_artifacts(artifacts),
+        submissions=tuple(submissions),
+        life=int(record["life"]),
+    )
+
+
+async def read_submissions(redis: Redis, ids: Sequence[str]) -> dict[str, Submission]:
+    """Many submissions in one round trip; those that are gone are left out."""
+    if not ids:
+        return {}
+    async with redis.pipeline(transaction=False) as pipe:
+        for submission_id in ids:
+            pipe.hgetall(f"dr:sub:{submission_id}")
+            pipe.get(f"dr:sub:{submission_id}:result")
+        answers = await ask(pipe.execute())
+    found = {}
+    for position, submission_id in enumerate(ids):
+        record, result = answers[2 * position], answers[2 * position + 1]
+        if record:
+            found[submission_id] = parse_submission(submission_id, record, result)
+    return found
+
+
+async def read_jobs(redis: Redis, ids: Sequence[str]) -> list[Job]:
+    """Many jobs with their submissions in two round trips, in the order asked; those that are gone are left out.
+
+    Raises UnavailableError when Redis is away.
+    """
+    async with redis.pipeline(transaction=False) as pipe:
+        for job_id in ids:
+            key = f"dr:job:{job_id}"
+            pipe.hgetall(key)
+            pipe.get(f"{key}:request")
+            pipe.get(f"{key}:error")
+            pipe.hgetall(f"{key}:artifacts")
+            pipe.lrange(f"{key}:subs", 0, -1)
+        answers = await ask(pipe.execute())
+    rows = [answers[i : i + 5] for i in range(0, len(answers), 5)]
+    submissions = await read_submissions(redis, [sub for row in rows for sub in row[4]])
+    return [
+        parse_job(job_id, row[0], row[1], row[2], row[3], [submissions[s] for s in row[4] if s in submissions])
+        for job_id, row in zip(ids, rows, strict=True)
+        if row[0]
+    ]
+
+
+async def read_job(redis: Redis, job_id: str) -> Job | None:
+    """One job, None when there is none. Raises UnavailableError."""
+    found = await read_jobs(redis, [job_id])
+    return found[0] if found else None

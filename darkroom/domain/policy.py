@@ -1,0 +1,48 @@
+"""When to try again: backoff, schedules, and the bounds that end a job. Times are in seconds."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Final
+
+RESCUES_MAX: Final = 10
+"""A job whose worker died this often without progress in between is what kills them."""
+
+COPY_TRIES_MAX: Final = 5
+"""How often unreadable media is fetched again before the job fails: the bytes are fal's, and they do not mend."""
+
+GRACE_SECONDS: Final = 24 * 3600
+"""How long a paid job is carried on for its result and its copies."""
+
+RECONCILE_LOOKS: Final = (0, 2, 5, 5, 10, 10, 15, 30, 30, 60)
+"""Seconds between looks for a request whose reply was lost; the last one repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential with full jitter: uniformly between 0 and min(cap, base * 2**(n-1)), never below `floor`."""
+
+    base: float
+    cap: float
+    floor: float = 0.0
+
+    def delay(self, failures: int) -> float:
+        """Seconds to wait after the n-th failure in a row (n from 1)."""
+        ceiling = min(self.cap, self.base * 2 ** min(failures - 1, 32))
+        return max(self.floor, random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret
+
+
+ATTEMPTS: Final = Backoff(base=4, cap=300, floor=1)
+"""Between errored attempts. fal has already retried on its side, so ours are few and far between."""
+
+COPIES: Final = Backoff(base=1, cap=60, floor=0.5)
+"""Between tries to fetch and store a paid picture."""
+
+LOOKS: Final = Backoff(base=1, cap=30, floor=0.5)
+"""Between status reads that could not be made."""
+
+
+def reconcile_delay(look: int) -> float:
+    """Seconds until the look after the n-th (n from 0)."""
+    return RECONCILE_LOOKS[min(look + 1, len(RECONCILE_LOOKS) - 1)]
