@@ -25,11 +25,13 @@ from darkroom.domain.errors import (
 
 UPSTREAM_LIMIT = 2_000
 MESSAGE_LIMIT = 300
+SHOWN_ITEMS = 20
 CONTENT_POLICY = "content_policy_violation"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ERROR_TYPE = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+")
+# The scheme's length is bounded, or a long word would take time by its square.
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]{0,30}://\S+")
 _BALANCE = re.compile(r"balance|credit|billing|payment", re.IGNORECASE)
 
 
@@ -77,8 +79,8 @@ class Answer:
     def error_type(self) -> str | None:
         """What went wrong, in fal's own words. Only fal's servers say it; a proxy in between does not."""
         for found in (self.fields.get("error_type"), self.headers.get("x-fal-error-type")):
-            if isinstance(found, str) and _ERROR_TYPE.fullmatch(found):
-                return found
+            if word := as_code(found):
+                return word
         return None
 
     @property
@@ -108,6 +110,11 @@ class Answer:
         if retry_after is not None:
             said["retry_after"] = retry_after
         return said
+
+
+def as_code(error_type: object) -> str | None:
+    """An error type of fal's that is fit to be a code of ours: a lower-case word; None otherwise."""
+    return error_type if isinstance(error_type, str) and _ERROR_TYPE.fullmatch(error_type) else None
 
 
 def read_rejection(answer: Answer) -> DarkroomError | None:
@@ -192,19 +199,28 @@ def sentence(opening: str, detail: object) -> str:
 
 def _spoken(detail: object) -> str:
     if isinstance(detail, list):
-        return "; ".join(filter(None, map(_spoken, detail)))
+        return "; ".join(filter(None, map(_spoken_item, detail[:SHOWN_ITEMS])))
+    return _spoken_item(detail)
+
+
+def _spoken_item(detail: object) -> str:
     if isinstance(detail, dict):
         loc = detail.get("loc")
-        where = ".".join(str(step) for step in loc if step != "body") if isinstance(loc, list) else ""
-        message = detail.get("msg") or detail.get("message") or detail.get("type") or ""
-        return f"{where}: {message}" if where else str(message)
+        steps = (
+            [str(step) for step in loc if isinstance(step, str | int) and step != "body"]
+            if isinstance(loc, list)
+            else []
+        )
+        said = (detail.get(name) for name in ("msg", "message", "type"))
+        message = next((text for text in said if isinstance(text, str) and text), "")
+        return f"{'.'.join(steps)}: {message}" if steps else message
     return detail if isinstance(detail, str) else ""
 
 
 def _shown(detail: object) -> object:
     """`detail` as it may be kept: known keys of each item, no URL, cut to the limit."""
     if isinstance(detail, list):
-        kept = [_item(item) for item in detail[:20]]
+        kept = [_item(item) for item in detail[:SHOWN_ITEMS]]
         while kept and len(json.dumps(kept)) > UPSTREAM_LIMIT:
             kept.pop()
         return kept
@@ -214,10 +230,11 @@ def _shown(detail: object) -> object:
 def _item(item: object) -> object:
     """One item of a validation error, without `input` (what was sent, again) and `url` (fal's documentation)."""
     if not isinstance(item, dict):
-        return _cut(_plain(str(item)), MESSAGE_LIMIT)
+        return _cut(_plain(_spoken_item(item)), MESSAGE_LIMIT)
     kept: dict[str, object] = {}
     if isinstance(item.get("loc"), list):
-        kept["loc"] = [step if isinstance(step, int) else _cut(_plain(str(step)), 100) for step in item["loc"][:10]]
+        steps = [step for step in item["loc"][:10] if isinstance(step, str | int)]
+        kept["loc"] = [_cut(_plain(step), 100) if isinstance(step, str) else step for step in steps]
     for name in ("type", "msg"):
         if isinstance(item.get(name), str):
             kept[name] = _cut(_plain(item[name]), MESSAGE_LIMIT)
@@ -225,7 +242,7 @@ def _item(item: object) -> object:
 
 
 def _plain(text: str) -> str:
-    return " ".join(_URL.sub("[url]", text).split())
+    return " ".join(_URL.sub("[url]", text[: 5 * UPSTREAM_LIMIT]).split())
 
 
 def _cut(text: str, limit: int) -> str:

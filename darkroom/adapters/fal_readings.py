@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from darkroom.adapters.fal_answers import Answer, input_error, sentence, violates_content_policy
+from darkroom.adapters.fal_answers import Answer, as_code, input_error, sentence, violates_content_policy
 from darkroom.domain.errors import (
     BlockedError,
     DarkroomError,
@@ -33,6 +33,8 @@ from darkroom.domain.generation import (
 # reading of those would throw away a picture that was paid for.
 INPUT_STATUSES = frozenset({400, 413, 415, 422})
 PERMANENT_TYPES = frozenset({"content_policy_violation", "bad_request"})
+# On a 504 whose request did not start in time; its value says whose limit it was.
+TIMEOUT_HEADER = "x-fal-request-timeout-type"
 # fal documents none of these (there is no FAILED), but a request that ended must not be watched for ever.
 ENDED_BADLY = frozenset({"CANCELLED", "CANCELED", "FAILED", "ERROR"})
 
@@ -82,7 +84,7 @@ def read_verdict(answer: Answer, completed: Completed) -> Verdict:
         raise TransientError("fal's result holds no usable pictures.", code="malformed_result")
     if answer.status == 202 or (answer.status == 400 and "in progress" in answer.text.lower()):
         raise ResultPendingError("fal says that the result is not there yet.")
-    spoken = answer.error_type or answer.headers.get("x-fal-request-timeout-type")
+    spoken = answer.error_type or TIMEOUT_HEADER in answer.headers
     if answer.status in INPUT_STATUSES or (answer.status >= 500 and (spoken or failed)):
         return GenerationFailed(_generation_error(answer, completed), units)
     if answer.status in (404, 410):
@@ -139,15 +141,15 @@ def unreadable(answer: Answer) -> TransientError:
 
 def _generation_error(answer: Answer, completed: Completed) -> DarkroomError:
     """Permanent for a refused input, for the types that mean one, and for a 5xx that fal marks as not worth a retry."""
-    error_type = answer.error_type or completed.error_type
     if answer.status in INPUT_STATUSES or violates_content_policy(answer):
         return input_error(answer)
     detail = completed.error if answer.succeeded or not answer.detail else answer.detail
     message = sentence("fal could not generate the pictures", detail)
-    code = error_type or answer.headers.get("x-fal-request-timeout-type") or "generation_failed"
+    unnamed = "request_timeout" if TIMEOUT_HEADER in answer.headers else "generation_failed"
+    code = answer.error_type or as_code(completed.error_type) or unnamed
     permanent = code in PERMANENT_TYPES or (answer.status >= 500 and answer.retryable is False)
     kind = PermanentError if permanent else TransientError
-    return kind(message, code=code[:64], upstream=answer.upstream())
+    return kind(message, code=code, upstream=answer.upstream())
 
 
 def _media(image: object) -> MediaRef | None:
