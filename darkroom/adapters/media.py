@@ -104,6 +104,8 @@ class MediaDownloader:
                 return await self._receive(response, file, idle)
         except AddressRefusedError as refused:
             raise _refused(refused.message) from None
+        except aiohttp.InvalidURL:
+            raise _refused("fal's picture has no usable URL") from None
         except TimeoutError:
             raise TransientError(f"{target.host} was too slow in sending the picture") from None
         except aiohttp.ClientPayloadError:
