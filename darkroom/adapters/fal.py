@@ -5,7 +5,6 @@ The only file that imports fal_client. Facts are those of the fal-client 1.0.3 s
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -20,14 +19,11 @@ from fal_client.client import USER_AGENT, AppId
 from darkroom.adapters import fal_readings
 from darkroom.adapters.fal_answers import Answer, read_rejection
 from darkroom.adapters.fal_origins import TrustedOrigins, checked_base_url
-from darkroom.adapters.fal_post import PaidPost, UnusualAnswerError, phase_timeouts, read_body
+from darkroom.adapters.fal_post import PaidPost, UnusualAnswerError
+from darkroom.adapters.fal_reader import Reader
 from darkroom.domain.errors import ResultGoneError, TransientError, UncertainError
 from darkroom.domain.generation import Completed, GenerationStatus, ListedRequest, RequestRef, Verdict
 
-# httpx's pool is scanned for every request: with hundreds of connections that costs more than the request.
-READ_CONNECTIONS = 32
-# Shorter than any proxy's idle limit that is usual: a reading on a connection that was closed meanwhile is lost.
-KEEPALIVE_SECONDS = 15
 PAGE_SIZE = 100
 MAX_PAGES = 1_000
 
@@ -65,23 +61,20 @@ class FalQueue:
         self._api_url = checked_base_url(api_url, allow_http_hosts)
         self._trusted = TrustedOrigins(self._queue_url, self._api_url)
         self._submit_timeout = submit_timeout
-        self._read_timeout = read_timeout
+        self._headers = {"Authorization": f"Key {key}", "User-Agent": USER_AGENT, "Accept": "application/json"}
         self._clock = clock
         # Loading the CA bundle costs tens of milliseconds: once, for both kinds of connections.
         tls = httpx.create_ssl_context()
         self._fresh = httpx.AsyncHTTPTransport(
             verify=tls, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
         )
-        limits = httpx.Limits(
-            max_connections=READ_CONNECTIONS,
-            max_keepalive_connections=READ_CONNECTIONS,
-            keepalive_expiry=KEEPALIVE_SECONDS,
+        self._reader = Reader(
+            self._trusted, headers=self._headers, tls=tls, time_limit=read_timeout, secrets=self._secrets(None)
         )
-        self._reader = self._client(httpx.AsyncHTTPTransport(verify=tls, limits=limits), read_timeout)
 
     async def close(self) -> None:
         """Close every connection. Requests under way fail; call it after they are done."""
-        await self._reader.aclose()
+        await self._reader.close()
         await self._fresh.aclose()
 
     async def submit(
@@ -100,7 +93,9 @@ class FalQueue:
             secrets=self._secrets(callback_url),
             clock=self._clock,
         )
-        async with self._client(post, self._submit_timeout) as http:
+        async with httpx.AsyncClient(
+            transport=post, headers=self._headers, follow_redirects=False, trust_env=False
+        ) as http:
             try:
                 handle = await _OneHttpClient(http, self._submit_timeout).submit(
                     model,
@@ -153,15 +148,15 @@ class FalQueue:
 
     async def status(self, ref: RequestRef) -> GenerationStatus:
         """Look once: see `Generator.status`."""
-        return fal_readings.read_status(await self._ask("GET", ref.status_url))
+        return fal_readings.read_status(await self._reader.ask("GET", ref.status_url))
 
     async def result(self, ref: RequestRef, completed: Completed) -> Verdict:
         """Fetch the verdict of a completed request: see `Generator.result` and `fal_readings.read_verdict`."""
-        return fal_readings.read_verdict(await self._ask("GET", ref.response_url), completed)
+        return fal_readings.read_verdict(await self._reader.ask("GET", ref.response_url), completed)
 
     async def cancel(self, ref: RequestRef) -> bool:
         """Ask fal to stop. False when it was too late (400, 409) or fal knows no such request (404, 410)."""
-        answer = await self._ask("PUT", ref.cancel_url)
+        answer = await self._reader.ask("PUT", ref.cancel_url)
         if not answer.succeeded and answer.status not in (400, 404, 409, 410):
             raise fal_readings.unreadable(answer)
         return answer.succeeded
@@ -177,7 +172,7 @@ class FalQueue:
         found: list[ListedRequest] = []
         cursors: set[str] = set()
         for _ in range(MAX_PAGES):
-            answer = await self._ask("GET", f"{self._api_url}/v1/models/requests/by-endpoint", query)
+            answer = await self._reader.ask("GET", f"{self._api_url}/v1/models/requests/by-endpoint", query)
             page, cursor = fal_readings.read_listing(answer)
             found += page
             if cursor is None:
@@ -210,29 +205,6 @@ class FalQueue:
             status_url=status if isinstance(status, str) and status in self._trusted else built.status_url,
             response_url=response if isinstance(response, str) and response in self._trusted else built.response_url,
             cancel_url=cancel if isinstance(cancel, str) and cancel in self._trusted else built.cancel_url,
-        )
-
-    async def _ask(self, method: str, url: str, query: Mapping[str, str] | None = None) -> Answer:
-        """One reading, whatever its status. Raises TransientError when no answer came, and for a URL out of bounds."""
-        if url not in self._trusted:
-            raise TransientError("This request's URL leads away from fal; nothing was sent.", code="fal_url_refused")
-        try:
-            async with asyncio.timeout(self._read_timeout):
-                request = self._reader.build_request(method, url, params=query)
-                response = await self._reader.send(request, stream=True)
-                body = await read_body(response)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as fault:
-            raise TransientError("fal could not be reached.", code="fal_unreachable") from fault
-        return Answer.read(response.status_code, response.headers, body, secrets=self._secrets(None))
-
-    def _client(self, transport: httpx.AsyncBaseTransport, time_limit: float) -> httpx.AsyncClient:
-        headers = {"Authorization": f"Key {self._key}", "User-Agent": USER_AGENT, "Accept": "application/json"}
-        return httpx.AsyncClient(
-            transport=transport,
-            headers=headers,
-            timeout=phase_timeouts(time_limit),
-            follow_redirects=False,
-            trust_env=False,
         )
 
     def _secrets(self, callback_url: str | None) -> list[str]:

@@ -138,21 +138,21 @@ class CallbackVerifier:
             raise _unverified("its timestamp is more than 300 s off")
 
     async def _check_signature(self, signature: bytes, message: bytes) -> None:
-        tried = self._fetched_at
         if _signed_by_one_of(self._fresh_keys(), signature, message):
             return
-        await self._refetch(tried)
+        await self._refetch()
         if not _signed_by_one_of(self._fresh_keys(), signature, message):
             raise _unverified("no key of fal's signed it")
 
     def _fresh_keys(self) -> list[Ed25519PublicKey]:
         return self._keys if self._clock() - self._fetched_at < KEYS_MAX_AGE else []
 
-    async def _refetch(self, tried: float) -> None:
-        """Get newer keys than those of `tried`, where it is time to; after a failed fetch nothing can be told."""
+    async def _refetch(self) -> None:
+        """Get the keys of now where it is time to; after a failed fetch nothing can be told.
+
+        Those who wait for the lock meanwhile find it done, and the next one not yet due.
+        """
         async with self._fetching:
-            if self._fetched_at != tried:
-                return  # another callback fetched them while this one waited
             if self._clock() >= self._next_fetch_at:
                 await self._fetch()
             elif self._fetch_failed:

@@ -17,7 +17,7 @@ import httpx
 from darkroom.adapters.fal_answers import Answer
 from darkroom.domain.errors import DarkroomError, TransientError, UncertainError
 
-BODY_LIMIT = 16 * 1024 * 1024
+BODY_LIMIT = 1024 * 1024
 # httpcore's trace names: the connection stands, TLS included, and the next thing is the request's first byte.
 HEADERS_NEXT = "http11.send_request_headers.started"
 BODY_NEXT = "http11.send_request_body.started"
@@ -86,7 +86,9 @@ class PaidPost(httpx.AsyncBaseTransport):
         headers = request.headers.copy()
         headers["Host"] = url.netloc.decode("ascii")
         headers["Connection"] = "close"
-        timeouts = phase_timeouts(self._time_limit).as_dict()
+        # httpcore 1.0.9 closes a socket whose handshake ran out of its own time, and leaks one that is cancelled from
+        # outside: the connect phase's limit (TCP and TLS each) stays well below ours.
+        timeouts = httpx.Timeout(self._time_limit, connect=self._time_limit / 3).as_dict()
         extensions = {**request.extensions, "timeout": timeouts, "trace": self._before_bytes_leave}
         return httpx.Request(request.method, url, headers=headers, stream=request.stream, extensions=extensions)
 
@@ -107,28 +109,20 @@ class PaidPost(httpx.AsyncBaseTransport):
         """Status and headers have arrived and may hold all that matters: a body that breaks off is read as empty."""
         try:
             async with asyncio.timeout_at(end):
-                body = await read_body(response)
+                body = await _read_body(response)
         except Exception:  # noqa: BLE001 - a reset, a timeout, a broken encoding: the same missing body
             body = b""
         return Answer.read(response.status_code, response.headers, body, secrets=self._secrets)
 
 
-def phase_timeouts(time_limit: float) -> httpx.Timeout:
-    """Limits within an `asyncio.timeout` of ours, the connect phase's (TCP and TLS each) well below it.
-
-    httpcore 1.0.9 closes a socket whose handshake ran out of time, and leaks one whose handshake was cancelled.
-    """
-    return httpx.Timeout(time_limit, connect=time_limit / 3)
-
-
-async def read_body(response: httpx.Response) -> bytes:
-    """Read and close a streamed answer. Raises TransientError with code `answer_too_large` from 16 MiB on."""
+async def _read_body(response: httpx.Response) -> bytes:
+    """Read the body, up to its limit (the answer to a submission has a few hundred bytes), and close the connection."""
     body = bytearray()
     try:
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > BODY_LIMIT:
-                raise TransientError("fal's answer is larger than 16 MiB.", code="answer_too_large")
+                break
     finally:
         await response.aclose()
     return bytes(body)

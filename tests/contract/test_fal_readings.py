@@ -96,7 +96,7 @@ async def test_a_request_that_fal_forgot_is_gone(wire: Wire, fal: FalQueue, ref:
         await fal.result(ref, DONE)
 
 
-UNREADABLE: list[Reply | HangUp] = [
+UNREADABLE = [
     Reply(401, {"detail": "no"}),
     Reply(403, {"detail": "User is locked."}),
     Reply(405, {"detail": "Method not allowed"}),
@@ -105,13 +105,12 @@ UNREADABLE: list[Reply | HangUp] = [
     NGINX,
     Reply(500, {"detail": "oops"}),
     Reply(200, b"{", cut=True),
-    HangUp(),
 ]
 
 
-@pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(getattr(reply, "status", "hang-up")))
+@pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply.status))
 async def test_a_bad_reading_ends_nothing_and_is_not_repeated(
-    wire: Wire, fal: FalQueue, ref: RequestRef, reply: Reply | HangUp
+    wire: Wire, fal: FalQueue, ref: RequestRef, reply: Reply
 ) -> None:
     wire.script = lambda _: reply
     for reading in (fal.status(ref), fal.result(ref, DONE)):
@@ -119,6 +118,23 @@ async def test_a_bad_reading_ends_nothing_and_is_not_repeated(
             await reading
         assert type(raised.value) is TransientError
     assert len(wire.seen) == 2
+
+
+async def test_a_reading_on_a_broken_connection_is_asked_once_more_at_most(
+    wire: Wire, fal: FalQueue, ref: RequestRef
+) -> None:
+    wire.script = lambda _: HangUp()
+    with pytest.raises(TransientError) as raised:
+        await fal.status(ref)
+    assert raised.value.code == "fal_unreachable"
+    assert len(wire.seen) <= 2
+
+
+async def test_an_answer_without_end_is_not_kept(wire: Wire, fal: FalQueue, ref: RequestRef) -> None:
+    wire.always(200, b"x" * (17 * 1024 * 1024))
+    with pytest.raises(TransientError) as raised:
+        await fal.result(ref, DONE)
+    assert raised.value.code == "answer_too_large"
 
 
 async def test_a_429_of_a_reading_says_how_long_to_wait(wire: Wire, fal: FalQueue, ref: RequestRef) -> None:
@@ -293,6 +309,7 @@ async def test_a_listing_that_cannot_be_read_in_full_is_no_listing(wire: Wire, f
     with pytest.raises(TransientError) as raised:
         await fal.list_requests(MODEL, since=SINCE, until=UNTIL)
     assert raised.value.code == "malformed_listing"
+    assert len(wire.seen) == len(INCOMPLETE[name])
 
 
 @pytest.mark.parametrize(
