@@ -218,17 +218,22 @@ FAILURES: list[tuple[Reply, Completed, type[DarkroomError], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("reply", "completed", "kind", "code"),
-    FAILURES,
-    ids=[f"{r.status} {c} {n}" for n, (r, _, _, c) in enumerate(FAILURES)],
+    ("reply", "completed", "error"),
+    [(reply, completed, (kind, code)) for reply, completed, kind, code in FAILURES],
+    ids=[f"{reply.status} {code} {n}" for n, (reply, _, _, code) in enumerate(FAILURES)],
 )
 async def test_fals_own_word_is_a_verdict(
-    wire: Wire, fal: FalQueue, ref: RequestRef, reply: Reply, completed: Completed, kind: type[DarkroomError], code: str
+    wire: Wire,
+    fal: FalQueue,
+    ref: RequestRef,
+    reply: Reply,
+    completed: Completed,
+    error: tuple[type[DarkroomError], str],
 ) -> None:
     wire.script = lambda _: Reply(reply.status, reply.body, {**reply.headers, "X-Fal-Billable-Units": "1.5"})
     verdict = await fal.result(ref, completed)
     assert isinstance(verdict, GenerationFailed)
-    assert (type(verdict.error), verdict.error.code) == (kind, code)
+    assert (type(verdict.error), verdict.error.code) == error
     assert verdict.billable_units == Decimal("1.5")
 
 
