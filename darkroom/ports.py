@@ -58,6 +58,9 @@ class Generator(Protocol):
         Raises TransientError or BlockedError when any page fails.
         """
 
+    def reference(self, model: str, request_id: str) -> RequestRef:
+        """The reference of a request known by its id alone: the only case in which its URLs are built."""
+
     def parse_output(self, output: Mapping[str, Any]) -> Verdict | None:
         """Read the output payload of a listed request; None when it holds no usable pictures."""
 
@@ -340,6 +343,12 @@ class Transitions(Protocol):
 
 class Schedule(Protocol):
     """What is to happen next, for whom, and what stops it. All may raise UnavailableError."""
+
+    async def now(self) -> datetime:
+        """The store's clock: the only one that ages of records are measured by."""
+
+    async def seen(self, worker_id: str) -> None:
+        """This worker is alive."""
 
     async def announce_limits(self, limits: Limits) -> None:
         """Publish this deployment's limits for every dispatcher."""

@@ -49,7 +49,7 @@ def validate_webhook_url(url: str, *, allow_http: bool, policy: AddressPolicy) -
     literal = literal_address(host)
     if literal is not None and not policy.permits(literal):
         raise _invalid("must not point to a private or reserved address")
-    if host.rstrip(".").endswith("localhost") and not policy.permits(IPv4Address("127.0.0.1")):
+    if f".{host.rstrip('.')}".endswith(".localhost") and not policy.permits(IPv4Address("127.0.0.1")):
         raise _invalid("must not point to this machine")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from darkroom.domain.generation import RequestRef
+from darkroom.domain.generation import Generated, RequestRef
 from darkroom.domain.lifecycle import DeliveryStatus, JobStatus, Lane, Place, Stage, SubmissionStatus
 
 
@@ -45,7 +45,7 @@ class Submission:
     billable_units: Decimal | None = None
     cost_usd: Decimal | None = None
     error: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
+    result: Generated | None = None
     late_request_id: str | None = None
     looks: int = 0
 

@@ -6,11 +6,22 @@ Source: fal's page of the model (input schema and pricing); sizes of the presets
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+)
 
 MODEL: Final = "fal-ai/krea-2/turbo"
 
@@ -131,6 +142,22 @@ class KreaInput(BaseModel):
         if given.get("seed") is None:
             given["seed"] = secrets.randbelow(2**31)
         return given
+
+
+def same_input(listed: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether fal's listing shows the very input that we sent, defaults filled in on both sides.
+
+    Fields that this schema does not have are fal's own (`enable_prompt_expansion`) and say nothing.
+    """
+    try:
+        return _filled_in(listed) == _filled_in(ours)
+    except ValidationError:
+        return False
+
+
+def _filled_in(given: Mapping[str, Any]) -> dict[str, Any]:
+    known = {name: value for name, value in given.items() if name in KreaInput.model_fields}
+    return KreaInput.model_validate(known).model_dump(mode="json")
 
 
 def usd(units: Decimal, price_per_megapixel: Decimal) -> Decimal:

@@ -46,3 +46,37 @@ LOOKS: Final = Backoff(base=1, cap=30, floor=0.5)
 def reconcile_delay(look: int) -> float:
     """Seconds until the look after the n-th (n from 0)."""
     return RECONCILE_LOOKS[min(look + 1, len(RECONCILE_LOOKS) - 1)]
+
+
+class Pace:
+    """When to look at a request: learned from how long requests took lately. Seconds throughout.
+
+    The first look comes when the model usually finishes; those after it close together at first, then ever wider, so
+    that a usual request costs two or three reads and a slow one does not cost hundreds.
+    """
+
+    def __init__(self, *, typical: float = 2.0) -> None:
+        self._typical = typical
+        self._setbacks = 0
+
+    def learn(self, took: float) -> None:
+        """A request was seen completed so long after its watch began."""
+        self._typical += 0.1 * (min(took, 60.0) - self._typical)
+
+    def first_look(self, *, resumed: bool) -> float:
+        """Until the first look; at once when the watch is taken over from an earlier hold."""
+        return 0.0 if resumed else max(0.2, 0.9 * self._typical)
+
+    def next_look(self, looks: int, *, queued: bool) -> float:
+        """Until the look after the n-th (n from 1)."""
+        step = self._typical * (0.5 if queued else 0.2)
+        return min(10.0, max(0.25, step * 1.3 ** min(looks - 1, 30)))
+
+    def slow_down(self) -> float:
+        """A cooldown for a refusal that named no time: 2 s, doubling with each one in a row up to 60."""
+        self._setbacks = min(self._setbacks + 1, 6)
+        return min(60.0, 2.0**self._setbacks)
+
+    def recovered(self) -> None:
+        """A submission was taken."""
+        self._setbacks = 0

@@ -31,6 +31,7 @@ def parse_submission(submission_id: str, record: dict[str, str], result: str | N
     if record.get("request_id"):
         ref = RequestRef(record["request_id"], record["status_url"], record["response_url"], record["cancel_url"])
     cost = _decimal(record.get("cost"))
+    units = _decimal(record.get("units"))
     return Submission(
         id=submission_id,
         job_id=record["job"],
@@ -40,10 +41,10 @@ def parse_submission(submission_id: str, record: dict[str, str], result: str | N
         accepted_at=_int(record.get("accepted")),
         done_at=_int(record.get("done")),
         outcome=record.get("outcome") or None,
-        billable_units=_decimal(record.get("units")),
+        billable_units=units,
         cost_usd=None if cost is None else cost / NANO,
         error=json.loads(record["error"]) if record.get("error") else None,
-        result=json.loads(result) if result else None,
+        result=load_result(result, units) if result else None,
         late_request_id=record.get("late_request_id"),
         looks=int(record.get("looks", 0)),
     )
@@ -61,16 +62,14 @@ def dump_result(generated: Generated) -> str:
     )
 
 
-def load_result(submission: Submission) -> Generated | None:
-    """The verdict a submission was finished with; None when it was not good, or is not there."""
-    if submission.result is None:
-        return None
-    kept = submission.result
+def load_result(text: str, billable_units: Decimal | None) -> Generated:
+    """The inverse of `dump_result`."""
+    kept = json.loads(text)
     return Generated(
         media=tuple(MediaRef(*item) for item in kept["media"]),
         seed=kept["seed"],
         has_nsfw_concepts=tuple(kept["nsfw"]),
-        billable_units=submission.billable_units,
+        billable_units=billable_units,
     )
 
 

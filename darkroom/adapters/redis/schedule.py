@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -28,10 +29,24 @@ _OUTBOX: Final = 64
 
 
 class RedisSchedule:
-    """Implements `ports.Schedule`."""
+    """Implements `ports.Schedule`. `waiting` is a client for what blocks; without it, `redis` serves that too."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, waiting: Redis | None = None) -> None:
         self._redis = redis
+        self._waiting = waiting or redis
+
+    async def now(self) -> datetime:
+        """See `ports.Schedule`."""
+        seconds, micros = await ask(self._redis.time())
+        return datetime.fromtimestamp(seconds + micros / 1e6, tz=UTC)
+
+    async def seen(self, worker_id: str) -> None:
+        """See `ports.Schedule`. Workers that were not seen for an hour are forgotten."""
+        now_ms = int((await self.now()).timestamp() * 1000)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd("dr:workers", {worker_id: now_ms})
+            pipe.zremrangebyscore("dr:workers", "-inf", now_ms - 3_600_000)
+            await ask(pipe.execute())
 
     async def announce_limits(self, limits: Limits) -> None:
         """See `ports.Schedule`. The last worker to start wins; they are meant to agree."""
@@ -58,7 +73,7 @@ class RedisSchedule:
 
     async def take_outbox(self, wait: float) -> list[Message]:
         """See `ports.Schedule`."""
-        first = await ask(self._redis.blpop(["dr:outbox"], timeout=wait))
+        first = await ask(self._waiting.blpop(["dr:outbox"], timeout=wait))
         if first is None:
             return []
         more = await ask(self._redis.lpop("dr:outbox", _OUTBOX))
@@ -97,7 +112,7 @@ class RedisSchedule:
     @asynccontextmanager
     async def wishes(self) -> AsyncIterator[AsyncIterator[str]]:
         """See `ports.Schedule`. The iterator raises UnavailableError when the connection breaks: enter again."""
-        pubsub = self._redis.pubsub()
+        pubsub = self._waiting.pubsub()
         try:
             await ask(pubsub.subscribe("dr:wake"))
             yield _ids(pubsub)
