@@ -57,12 +57,15 @@ class Ledger:
         if self._file:
             self._file.close()
 
-    def document(self) -> dict[str, Any]:
-        """The whole ledger. Counters that never counted are there as 0, so that no check passes by a typing error."""
+    def document(self, *, summary: bool = False) -> dict[str, Any]:
+        """The ledger; a `summary` leaves the requests out.
+
+        Counters that never counted are there as 0, so that no check passes by a typing error.
+        """
         requests = list(self.requests.values())
         units = sum((request.units for request in requests), Decimal(0))
         return {
-            "requests": [request.entry() for request in requests],
+            **({} if summary else {"requests": [request.entry() for request in requests]}),
             "counters": {**dict.fromkeys(_COUNTERS, 0), **self.counters},
             "totals": {
                 "billed": sum(1 for request in requests if request.verdict and request.verdict.billed),

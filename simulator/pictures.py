@@ -48,7 +48,7 @@ def render(order: Order, *, small: bool = False) -> bytes:
     if order.output_format == "jpeg":
         image.save(out, "JPEG", quality=70 if small else 88)
     elif small:
-        image.quantize(_POOL_INKS, dither=Image.Dither.NONE).save(out, "PNG", compress_level=9)
+        image.quantize(_POOL_INKS, dither=Image.Dither.NONE).save(out, "PNG", compress_level=1)
     else:
         image.save(out, "PNG", compress_level=1)
     return out.getvalue()

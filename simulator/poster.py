@@ -121,7 +121,8 @@ def _celestial(canvas: Canvas, motif: str, x: float, y: float, radius: float) ->
 
 def _planet(canvas: Canvas, x: float, y: float, radius: float) -> None:
     palette = canvas.palette
-    moon_x, moon_y = x + radius * canvas.rng.choice((-2.1, 2.1)), y - radius * 0.7
+    inwards = 1 if x < canvas.width / 2 else -1
+    moon_x, moon_y = x + inwards * radius * 1.5, y - radius * 1.15
     canvas.disc(moon_x, moon_y, radius * 0.26, mix(palette.paper, palette.horizon, 0.3))
     canvas.disc(moon_x - radius * 0.07, moon_y - radius * 0.05, radius * 0.07, mix(palette.paper, palette.horizon, 0.6))
     ring = (x - radius * 1.75, y - radius * 0.42, x + radius * 1.75, y + radius * 0.42)

@@ -791,6 +791,9 @@ async def test_the_ledger_is_kept_in_a_file_and_forgotten_on_reset(start: StartS
     assert {line["request_id"] for line in lines} == {taken["request_id"]}
     assert (lines[0]["outcome"], lines[-1]["outcome"]) == ("queued", "completed")
     assert lines[-1] == (await fal.ledger())["requests"][0]
+    _, summary = await fal.get("/_sim/ledger?summary=1")
+    assert summary["totals"] == {"billed": 1, "billable_units": "0.003072", "outcomes": {"completed": 1}}
+    assert "requests" not in summary
     await fal.arm("submit_401", times=5)
     async with fal.http.post(f"{fal.origin}/_sim/reset") as response:
         assert response.status == 200
