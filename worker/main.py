@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 
-from celery.signals import worker_shutting_down
+from celery.signals import setup_logging, worker_shutting_down
 from prometheus_client import start_http_server
 
 from darkroom import logs
@@ -30,6 +30,8 @@ def main() -> None:
     """Run a worker until SIGTERM or Ctrl-C; jobs that it held are finished or given back within 20 s."""
     settings = load(WorkerSettings)
     logs.configure(settings.log_format)
+    # Whoever listens to this signal sets up logging: Celery then leaves it alone.
+    setup_logging.connect(lambda **_: None, weak=False)
     app = make_app(settings.redis_url.get_secret_value())
     loop = LoopThread(settings, app, on_failure=lambda _: os._exit(1))
     try:
