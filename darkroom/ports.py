@@ -261,6 +261,15 @@ class Jobs(Protocol):
     async def get(self, job_id: str) -> Job | None:
         """The record as it is now."""
 
+    async def knows(self, account_id: str, idempotency: str) -> bool:
+        """Whether a job was made with that idempotency key (given as its hash)."""
+
+    async def waiting(self, account_id: str) -> int:
+        """How many of the account's jobs are queued or retrying."""
+
+    async def job_of(self, submission_id: str) -> str | None:
+        """The id of the job that a submission belongs to."""
+
     async def page(self, query: JobQuery) -> JobPage:
         """One page of an account's jobs, newest first."""
 
@@ -379,6 +388,9 @@ class Schedule(Protocol):
 
     async def sweep(self, retention_days: int) -> list[str]:
         """Ended jobs whose retention is over."""
+
+    async def wake(self, job_id: str) -> None:
+        """Have a running job looked at now, by whoever holds it. May get lost: its holder looks by itself too."""
 
     def wishes(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """Ids of running jobs that someone wants looked at now: a cancellation, a callback."""

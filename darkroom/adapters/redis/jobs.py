@@ -72,6 +72,22 @@ class RedisJobs:
         """See `ports.Jobs`."""
         return await read_job(self._redis, job_id)
 
+    async def knows(self, account_id: str, idempotency: str) -> bool:
+        """See `ports.Jobs`."""
+        return bool(await ask(self._redis.exists(f"dr:idem:{account_id}:{idempotency}")))
+
+    async def waiting(self, account_id: str) -> int:
+        """See `ports.Jobs`."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zcard(f"dr:jobs:{account_id}:{JobStatus.QUEUED}")
+            pipe.zcard(f"dr:jobs:{account_id}:{JobStatus.RETRYING}")
+            return sum(await ask(pipe.execute()))
+
+    async def job_of(self, submission_id: str) -> str | None:
+        """See `ports.Jobs`."""
+        job_id: str | None = await ask(self._redis.hget(f"dr:sub:{submission_id}", "job"))
+        return job_id
+
     async def page(self, query: JobQuery) -> JobPage:
         """See `ports.Jobs`. A page may hold fewer jobs than asked for and still have a next one."""
         found: list[Job] = []

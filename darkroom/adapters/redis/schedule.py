@@ -109,6 +109,10 @@ class RedisSchedule:
         """See `ports.Schedule`."""
         return list(await run(self._redis, "sweep", retention_days * 86_400_000, 200))
 
+    async def wake(self, job_id: str) -> None:
+        """See `ports.Schedule`."""
+        await ask(self._redis.publish("dr:wake", job_id))
+
     @asynccontextmanager
     async def wishes(self) -> AsyncIterator[AsyncIterator[str]]:
         """See `ports.Schedule`. The iterator raises UnavailableError when the connection breaks: enter again."""
