@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from darkroom.adapters.s3 import S3Bucket, encode_metadata
 from darkroom.domain.errors import BlockedError, NotFoundError, TransientError
@@ -154,6 +155,26 @@ async def test_a_repeated_upload_reads_the_file_from_its_start_and_overwrites(bu
     assert await bucket.get_bytes("twice.png") == b"the whole file"
 
 
+async def test_an_upload_that_is_tried_again_sends_the_whole_file_again(store: Store) -> None:
+    """An S3 that is busy at first, so that boto3 repeats the request by itself."""
+    bodies: list[bytes] = []
+
+    async def busy_at_first(request: web.Request) -> web.Response:
+        bodies.append(await request.read())
+        return web.Response(status=503 if len(bodies) == 1 else 200)
+
+    application = web.Application(client_max_size=10_000_000)
+    application.router.add_put("/{path:.*}", busy_at_first)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    bucket = store.bucket(endpoint_url=f"http://127.0.0.1:{runner.addresses[0][1]}")
+    await bucket.put_picture("again.png", picture(b"x" * 300_000), {})
+    await bucket.close()
+    await runner.cleanup()
+    assert bodies == [b"x" * 300_000] * 2
+
+
 async def test_bytes_that_are_not_the_picture_are_not_stored(bucket: S3Bucket) -> None:
     """S3 itself compares the checksum: what arrived damaged is refused."""
     with pytest.raises(TransientError, match="BadDigest"):
@@ -166,7 +187,9 @@ async def test_documents_and_files_come_back(bucket: S3Bucket) -> None:
     await bucket.put_json("job.json", document)
     assert await bucket.get_json("job.json") == document
     assert (await read(bucket.presign("job.json")[0]))[2]["content-type"] == "application/json"
-    await bucket.put_file("results.jsonl", io.BytesIO(b"{}\n" * 1000), "application/jsonl")
+    results = io.BytesIO()
+    results.write(b"{}\n" * 1000)  # and left at its end
+    await bucket.put_file("results.jsonl", results, "application/jsonl")
     assert await bucket.get_bytes("results.jsonl") == b"{}\n" * 1000
     assert await bucket.exists("results.jsonl")
 
