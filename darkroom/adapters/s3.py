@@ -58,7 +58,7 @@ class S3Bucket:
     times. Without `access_key_id`, credentials come from boto3's usual chain.
     """
 
-    def __init__(  # noqa: PLR0913 - one per setting, all by name
+    def __init__(
         self,
         *,
         bucket: str,
