@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
 import json
 import socket
-import subprocess
-import sys
-import tempfile
-import time
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -25,6 +19,7 @@ from aiohttp import web
 from darkroom.adapters.s3 import S3Bucket, encode_metadata
 from darkroom.domain.errors import BlockedError, NotFoundError, TransientError
 from darkroom.ports import Picture
+from infra.local.seaweedfs import SeaweedFS
 
 BUCKET = "pictures"
 KEYS = {"writer": "writer-secret-1", "reader": "reader-secret-1"}
@@ -41,77 +36,24 @@ class Store:
         return S3Bucket(bucket=bucket, max_threads=4, **{**values, **more})
 
 
+class StrictSeaweedFS(SeaweedFS):
+    """As the embedded stack runs it, but a missing bucket stays missing, as it does everywhere else."""
+
+    def command(self) -> Sequence[str]:
+        return [*super().command(), "-s3.autoCreateBucket=false"]
+
+
 @pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    with tempfile.TemporaryDirectory() as directory:
-        home = Path(directory)
-        config = home / "s3.json"
-        config.write_text(json.dumps({"identities": [identity("writer", "Admin"), identity("reader", "Read", "List")]}))
-        ports = free_ports(5)
-        parts = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
-        command = [
-            str(Path(sys.executable).with_name("weed")),
-            "mini",
-            f"-dir={home}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
-            *(f"-{part}={port}" for part, port in zip(parts, ports, strict=True)),
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
-            f"-s3.config={config}",
-            "-s3.autoCreateBucket=false",
-            "-admin.ui=false",
-            "-webdav=false",
-            "-master.telemetry=false",
-        ]
-        with (home / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, cwd=home) as process:  # noqa: S603 - ours
-            try:
-                wait_until_ready(ports[0], process)
-                yield Store(f"http://127.0.0.1:{ports[0]}")
-            finally:
-                process.terminate()
-                process.wait(30)
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    directory = tmp_path_factory.mktemp("s3")
+    identities = [identity("writer", "Admin", "Read", "Write", "List"), identity("reader", "Read", "List")]
+    (directory / "s3-credentials.json").write_text(json.dumps({"identities": identities}))
+    with StrictSeaweedFS(directory, bucket=BUCKET) as seaweedfs:
+        yield Store(seaweedfs.url)
 
 
 def identity(name: str, *actions: str) -> dict[str, Any]:
     return {"name": name, "credentials": [{"accessKey": name, "secretKey": KEYS[name]}], "actions": list(actions)}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free, with their gRPC port 10,000 above."""
-    found: list[int] = []
-    for port in range(20000 + time.time_ns() % 20000, 55000):
-        if all(is_free(candidate) for candidate in (port, port + 10000)):
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError("no free ports")
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait for the S3 gateway to answer; a signed request is refused or served only once the users are loaded."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-        try:
-            connection.request("GET", "/")
-            if connection.getresponse().status == 403:
-                return
-        except OSError:
-            time.sleep(0.1)
-        finally:
-            connection.close()
-    raise RuntimeError("SeaweedFS did not start")
 
 
 @pytest.fixture
