@@ -1,0 +1,1 @@
+"""The door: HTTP in, records out; no business rules."""

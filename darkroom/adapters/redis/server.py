@@ -28,6 +28,23 @@ class ServerFacts:
     max_memory: int
     used_memory: int
 
+    def shortcomings(self) -> list[str]:
+        """What a crash could lose or what could go wrong, in words for an operator."""
+        found = []
+        if self.append_only is None:
+            found.append("whether it writes an append-only file cannot be known (CONFIG and INFO are blocked)")
+        elif not self.append_only:
+            found.append("appendonly is off: a crash loses everything since its last snapshot, accepted jobs included")
+        elif self.append_fsync is None:
+            found.append("what appendfsync is cannot be known (CONFIG is blocked): a crash may lose the last second")
+        elif self.append_fsync != "always":
+            found.append(f"appendfsync is {self.append_fsync}: a crash of the machine loses the last second or more")
+        if self.eviction not in {None, "noeviction"}:
+            found.append(f"maxmemory-policy is {self.eviction}: a full server throws records away (use noeviction)")
+        if self.role == "slave":
+            found.append("it is a replica: nothing can be written to it")
+        return found
+
 
 class RedisServer:
     """Questions to the server, not to the records."""
