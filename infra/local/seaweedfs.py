@@ -15,10 +15,11 @@ from infra.local.ports import LOOPBACK, free_ports
 from infra.local.program import Program
 from infra.local.sigv4 import signed_request
 
-# Every listening socket of `weed mini`, named as its flags are. gRPC ports are named too: weed would otherwise derive
-# them as port + 10000, unchecked.
 _PARTS = ("master", "volume", "filer", "s3", "admin")
-PORT_NAMES = [f"{part}.{kind}" for part in _PARTS for kind in ("port", "port.grpc")]
+
+# Every listening socket of `weed mini` that has a flag to be named by. The admin's gRPC port is not among them: weed's
+# own maintenance worker looks for it at the admin's port + 10000, whatever the flag says.
+PORT_NAMES = [f"{part}.port" for part in _PARTS] + [f"{part}.port.grpc" for part in _PARTS if part != "admin"]
 
 
 class SeaweedFS(Program):
@@ -44,7 +45,7 @@ class SeaweedFS(Program):
         self.directory = directory.absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
         self.bucket = bucket
-        self._ports = dict(ports) if ports else dict(zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True))
+        self._ports = dict(ports or zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True))
         self.port = self._ports["s3.port"]
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.credentials_file = self.directory / "s3-credentials.json"
@@ -71,7 +72,6 @@ class SeaweedFS(Program):
             "-admin.ui=false",
             "-master.telemetry=false",
             "-volume.preStopSeconds=0",
-            "-master.electionTimeout=1s",  # alone, it has no election to wait for
             "-master.volumeSizeLimitMB=256",
             "-volume.max=0",
         ]
@@ -106,8 +106,9 @@ class SeaweedFS(Program):
 
     def cleanup(self) -> None:
         """The sockets weed makes in /tmp, which a kill -9 leaves there."""
+        ports = {**self._ports, "admin.port.grpc": self._ports["admin.port"] + 10_000}
         for part in _PARTS:
-            for name in (f"{part}-grpc-{self._ports[f'{part}.port.grpc']}", f"{part}-{self._ports[f'{part}.port']}"):
+            for name in (f"{part}-grpc-{ports[f'{part}.port.grpc']}", f"{part}-{ports[f'{part}.port']}"):
                 with suppress(OSError):
                     Path(f"/tmp/seaweedfs-{name}.sock").unlink(missing_ok=True)  # noqa: S108 -- weed's fixed place
 
