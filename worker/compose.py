@@ -133,6 +133,7 @@ async def compose(settings: WorkerSettings, app: Celery) -> Rooms:
         send_within=min(10.0, settings.lease_seconds / 2),
         price_per_megapixel=price,
         callback_url=callback_url,
+        callbacks=settings.public_url is not None,
     )
     copier = ArtifactCopier(
         transitions=transitions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import threading
 
@@ -51,7 +52,7 @@ def main() -> None:
         pool="threads",
         concurrency=_THREADS,
         queues=",".join(settings.worker_queues),
-        hostname=f"darkroom-{os.getpid()}@%h",
+        hostname=f"darkroom-{os.getpid()}@{socket.gethostname()}",
         loglevel="WARNING",
         without_gossip=True,
         without_mingle=True,

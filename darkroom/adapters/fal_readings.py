@@ -32,6 +32,8 @@ from darkroom.domain.generation import (
 # Runner's statuses that are a word about the input. Others (405, 409, ...) speak of the way to the result: a wrong
 # reading of those would throw away a picture that was paid for.
 INPUT_STATUSES = frozenset({400, 413, 415, 422})
+# These speak of our reading, whatever became of the request.
+OF_THE_READING = frozenset({401, 403, 405, 408, 429})
 PERMANENT_TYPES = frozenset({"content_policy_violation", "bad_request"})
 # On a 504 whose request did not start in time; its value says whose limit it was.
 TIMEOUT_HEADER = "x-fal-request-timeout-type"
@@ -68,8 +70,8 @@ def read_verdict(answer: Answer, completed: Completed) -> Verdict:
     """What the result's answer says about a completed request.
 
     A verdict is: pictures; a refused input (400, 413, 415, 422); a 5xx that carries fal's `error_type` or its timeout
-    header, or that follows a COMPLETED with an error. A bare 5xx comes from something in between and is no verdict:
-    taking it for one would pay for the picture again. Raises ResultPendingError for 202 and for 400 "still in
+    header; any answer about the request after a COMPLETED with an error. Otherwise a bare 5xx comes from something in
+    between and is no verdict: taking it for one would pay for the picture again. Raises ResultPendingError for 202 and for 400 "still in
     progress" (reports differ), ResultGoneError for 404 and 410, TransientError for the rest, with code
     `malformed_result` when a success holds no usable pictures.
     """
@@ -85,11 +87,11 @@ def read_verdict(answer: Answer, completed: Completed) -> Verdict:
     if answer.status == 202 or (answer.status == 400 and "in progress" in answer.text.lower()):
         raise ResultPendingError("fal says that the result is not there yet.")
     spoken = answer.error_type or TIMEOUT_HEADER in answer.headers
-    if answer.status in INPUT_STATUSES or (answer.status >= 500 and (spoken or failed)):
+    if answer.status in INPUT_STATUSES or (answer.status >= 500 and spoken):
+        return GenerationFailed(_generation_error(answer, completed), units)
+    if failed and answer.status >= 400 and answer.status not in OF_THE_READING:
         return GenerationFailed(_generation_error(answer, completed), units)
     if answer.status in (404, 410):
-        if failed:
-            return GenerationFailed(_generation_error(answer, completed), units)
         raise ResultGoneError("fal does not have this result any more.", upstream=answer.upstream())
     raise unreadable(answer)
 

@@ -52,25 +52,33 @@ class Pace:
     """When to look at a request: learned from how long requests took lately. Seconds throughout.
 
     The first look comes when the model usually finishes; those after it close together at first, then ever wider, so
-    that a usual request costs two or three reads and a slow one does not cost hundreds.
+    that a usual request costs two or three reads and a slow one does not cost hundreds. With callbacks, looking is only
+    the safety net, and rare.
     """
 
-    def __init__(self, *, typical: float = 2.0) -> None:
+    def __init__(self, *, typical: float = 2.0, callbacks: bool = False) -> None:
         self._typical = typical
+        self._callbacks = callbacks
+        self._learned = 0
         self._setbacks = 0
 
     def learn(self, took: float) -> None:
-        """A request was seen completed so long after its watch began."""
-        self._typical += 0.1 * (min(took, 60.0) - self._typical)
+        """How long a request ran, by fal's own word."""
+        self._learned += 1
+        self._typical += max(0.1, 1 / self._learned) * (min(took, 60.0) - self._typical)
 
     def first_look(self, *, resumed: bool) -> float:
         """Until the first look; at once when the watch is taken over from an earlier hold."""
-        return 0.0 if resumed else max(0.2, 0.9 * self._typical)
+        if resumed:
+            return 0.0
+        return 2 * self._typical + 5 if self._callbacks else max(0.2, self._typical)
 
     def next_look(self, looks: int, *, queued: bool) -> float:
         """Until the look after the n-th (n from 1)."""
-        step = self._typical * (0.5 if queued else 0.2)
-        return min(10.0, max(0.25, step * 1.3 ** min(looks - 1, 30)))
+        if self._callbacks:
+            return min(30.0, 5.0 * 1.5 ** min(looks, 10))
+        step = self._typical * (0.5 if queued else 0.15)
+        return min(10.0, max(0.15, step * 1.3 ** min(looks - 1, 30)))
 
     def slow_down(self) -> float:
         """A cooldown for a refusal that named no time: 2 s, doubling with each one in a row up to 60."""

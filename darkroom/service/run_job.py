@@ -67,7 +67,7 @@ class Hold:
 class Terms:
     """What a deployment decides about submissions.
 
-    Times in seconds; `callback_url` gives fal's webhook for a submission.
+    Times in seconds; `callback_url` gives fal's webhook.
     """
 
     start_timeout: int
@@ -75,6 +75,7 @@ class Terms:
     send_within: float
     price_per_megapixel: Decimal
     callback_url: Callable[[str], str | None]
+    callbacks: bool = False
 
 
 class JobRunner:
@@ -94,7 +95,7 @@ class JobRunner:
         self._generator = generator
         self._copier = copier
         self._terms = terms
-        self._pace = Pace()
+        self._pace = Pace(callbacks=terms.callbacks)
         self._saving: set[asyncio.Task[Submission | Outcome]] = set()
 
     async def run(self, job: Job, hold: Hold) -> None:
@@ -223,7 +224,7 @@ class JobRunner:
 
     async def _watch(self, job: Job, submission: Submission, hold: Hold) -> Verdict | ResultGoneError:
         """Look until fal has a verdict, with few requests; a wish or a callback makes the next look come now."""
-        ref, began = _ref(submission), time.monotonic()
+        ref = _ref(submission)
         told = False
         failures = gone = looks = 0
         self._pace.recovered()
@@ -236,8 +237,8 @@ class JobRunner:
                 status = await self._generator.status(ref)
                 if isinstance(status, Completed):
                     verdict = await self._generator.result(ref, status)
-                    if looks:
-                        self._pace.learn(time.monotonic() - began)
+                    if status.inference_seconds is not None:
+                        self._pace.learn(status.inference_seconds)
                     return await self._save_verdict(submission, verdict)
             except ResultGoneError as error:
                 gone += 1
