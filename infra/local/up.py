@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from infra.local.datadir import StackRunsError
-from infra.local.ports import PortBusyError
+from infra.local.ports import LOOPBACK, PortBusyError
 from infra.local.program import ProgramFailedError
 from infra.local.signals import AskedToStop, stop_on_signals
 from infra.local.stack import Stack
@@ -24,15 +24,14 @@ def main() -> int:
     out = Terminal()
     stop_on_signals()
     started = time.monotonic()
-    try:
-        address = (os.environ.get("DARKROOM_HOST") or "127.0.0.1", int(os.environ.get("DARKROOM_PORT") or 8000))
-    except ValueError:
-        out.failed("stack", f"DARKROOM_PORT must be a number, not {os.environ['DARKROOM_PORT']!r}")
+    port = os.environ.get("DARKROOM_PORT") or "8000"
+    if not (port.isdecimal() and 0 < int(port) < 65_536):
+        out.failed("stack", f"DARKROOM_PORT must be a port number, not {port!r}")
         return 1
     stack = Stack(
         DATA,
         environment=os.environ,
-        address=address,
+        address=(os.environ.get("DARKROOM_HOST") or LOOPBACK, int(port)),
         say=lambda line: out.line(f"  {datetime.now().astimezone():%H:%M:%S} {line}"),
     )
     try:
