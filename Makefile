@@ -34,10 +34,16 @@ format: setup
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-# Newest versions inside the ranges of pyproject.toml, for every platform, without any registry's address.
+# Newest versions inside the ranges of pyproject.toml, for every platform, without any registry's address. What the
+# service and its build need by themselves (infra/Dockerfile) is a part of the same versions.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-header
+
 lock: setup
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --upgrade \
-	  --no-emit-index-url --no-emit-find-links --no-header -o requirements.lock pyproject.toml
+	@$(LOCK) --upgrade --all-extras -o requirements.lock pyproject.toml
+	@$(LOCK) --upgrade --constraints requirements.lock -o infra/requirements-service.lock pyproject.toml
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(LOCK) --upgrade --constraints requirements.lock -o infra/requirements-build.lock -
 
 clean:
 	rm -rf .venv .darkroom out

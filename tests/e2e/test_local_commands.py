@@ -1,0 +1,166 @@
+"""`make demo` and `make up` as a person meets them: real processes, a real terminal's signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from infra.local.ports import free_port
+from infra.local.stack import Stack
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def bare_environment(**more: str) -> dict[str, str]:
+    """Nothing of the developer's own: no FAL_KEY, no AWS profile, no proxy."""
+    return {"PATH": os.defpath, "HOME": "/nonexistent", "LANG": "C.UTF-8", **more}
+
+
+@contextmanager
+def up(directory: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`make up` in that directory, ready; with all it printed until then."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "infra.local.up"],
+        cwd=directory,
+        # Permits to spare: the simulator forgets what it ran when it dies, and those jobs keep theirs for a while.
+        env=bare_environment(DARKROOM_PORT=str(port), DARKROOM_LEASE_SECONDS="3", DARKROOM_FAL_CONCURRENCY="6"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    try:
+        while "Ctrl-C stops everything" not in said:
+            line = process.stdout.readline()
+            assert line, f"it ended: {said}"
+            said += line
+        yield process, said
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def client(port: int, directory: Path) -> httpx.Client:
+    key = (directory / ".darkroom" / "api-key").read_text().strip()
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=70, trust_env=False)
+
+
+def wait_for(api: httpx.Client, job_id: str) -> dict[str, Any]:
+    job: dict[str, Any] = api.get(f"/v1/jobs/{job_id}", params={"wait": "60"}).json()
+    return job
+
+
+def test_the_demo_renders_a_picture_and_proves_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.local.demo"],
+        cwd=tmp_path,
+        env=bare_environment(PROMPT="a lighthouse on the Moon"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a lighthouse on the Moon" in done.stdout
+    (picture,) = (tmp_path / "out").iterdir()
+    assert re.fullmatch(r"job_\w+-0\.png", picture.name)
+    with Image.open(picture) as image:
+        assert image.size == (1024, 1024)
+    job_id = picture.name.removesuffix("-0.png")
+    assert re.search(rf"s3://darkroom/renders/\S+/{job_id}/0\.png", done.stdout)
+    assert re.search(r"job\.succeeded \S+ \(signature verified\)", done.stdout)
+    assert "$0.0084 (estimated $0.0084)" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_demo_fails_plainly(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.local.demo"],
+        cwd=tmp_path,
+        env=bare_environment(DARKROOM_LEASE_SECONDS="soon"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "worker-1 ended with exit code 2 while starting" in done.stdout
+    assert "DARKROOM_LEASE_SECONDS: " in done.stdout
+    assert f"logs: {tmp_path}/.darkroom/demo/logs/" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_up_stops_cleanly_and_finds_its_jobs_again(tmp_path: Path) -> None:
+    port = free_port()
+    with up(tmp_path, port) as (process, said):
+        assert f"http://127.0.0.1:{port}/docs" in said
+        assert f"Bearer {(tmp_path / '.darkroom' / 'api-key').read_text().strip()}" in said
+        with client(port, tmp_path) as api:
+            job_id = api.post("/v1/jobs", json={"input": {"prompt": "a fox"}}).json()["id"]
+            assert wait_for(api, job_id)["status"] == "succeeded"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)  # an impatient second Ctrl-C changes nothing
+        assert process.wait(60) == 0
+    with up(tmp_path, port) as (process, _), client(port, tmp_path) as api:
+        job = api.get(f"/v1/jobs/{job_id}").json()
+        assert job["status"] == "succeeded"
+        assert httpx.get(job["images"][0]["url"], trust_env=False).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_up_killed_in_the_middle_of_work_goes_on_at_its_next_start(tmp_path: Path) -> None:
+    port = free_port()
+    with up(tmp_path, port) as (process, _), client(port, tmp_path) as api:
+        jobs = [api.post("/v1/jobs", json={"input": {"prompt": f"fox {n}"}}).json()["id"] for n in range(4)]
+        assert wait_for(api, jobs[0])["status"] == "succeeded"
+        process.kill()
+        process.wait(10)
+    with up(tmp_path, port), client(port, tmp_path) as api:
+        found = {job["id"] for job in api.get("/v1/jobs").json()["data"]}
+        assert found >= set(jobs)
+        later = api.post("/v1/jobs", json={"input": {"prompt": "a hen"}}).json()["id"]
+        assert wait_for(api, jobs[0])["status"] == "succeeded"
+        assert wait_for(api, later)["status"] == "succeeded"
+
+
+def test_a_second_up_on_the_same_data_refuses(tmp_path: Path) -> None:
+    with up(tmp_path, free_port()) as (process, _):
+        second = subprocess.run(
+            [sys.executable, "-m", "infra.local.up"],
+            cwd=tmp_path,
+            env=bare_environment(DARKROOM_PORT=str(free_port())),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert second.returncode == 1
+        assert f"another stack (pid {process.pid}) already runs on {tmp_path}/.darkroom" in second.stdout
+        assert process.poll() is None
+
+
+def test_api_and_workers_that_die_come_back_and_work(tmp_path: Path) -> None:
+    said: list[str] = []
+    with Stack(tmp_path, environment=bare_environment(), workers=1, say=said.append) as stack:
+        headers = {"Authorization": f"Bearer {stack.api_key}"}
+        for program in (stack.api, *stack.workers):
+            os.kill(dead := program.pid, signal.SIGKILL)
+            while program.pid == dead:
+                time.sleep(0.02)
+            program.wait_ready()
+        with httpx.Client(base_url=stack.url, headers=headers, timeout=70, trust_env=False) as api:
+            job_id = api.post("/v1/jobs", json={"input": {"prompt": "a fox"}}).json()["id"]
+            assert wait_for(api, job_id)["status"] == "succeeded"
+    assert [line.split()[0] for line in said] == ["api", "worker-1"]
