@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from darkroom.adapters.redis.records import NANO, dump_result, read_job
 from darkroom.adapters.redis.scripts import ask, run
-from darkroom.domain.errors import BlockedError, DarkroomError, ResultGoneError
+from darkroom.domain.errors import DarkroomError, PermanentError, ResultGoneError
 from darkroom.domain.generation import Generated, RequestRef, Verdict
 from darkroom.domain.job import Artifact, Job
 from darkroom.domain.lifecycle import JobEvent
@@ -105,8 +105,8 @@ class RedisTransitions:
 
     async def reject_submission(self, submission_id: str, error: DarkroomError) -> None:
         """See `ports.Transitions`."""
-        blocked = int(isinstance(error, BlockedError))
-        await run(self._redis, "reject_submission", submission_id, dump_error(error), blocked)
+        judged = int(isinstance(error, PermanentError))
+        await run(self._redis, "reject_submission", submission_id, dump_error(error), judged)
 
     async def finish_submission(
         self, submission_id: str, verdict: Verdict | ResultGoneError, cost_usd: Decimal | None

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- accept_submission(submission, request id, status url, response url, cancel url, source, grace ms): the fact that fal took
 -- it. Set once, not fenced by a lease: a worker that was frozen and wakes up with a request id has the most valuable fact
--- there is. `source` is reply, callback or listing. Answers
+-- there is. `source` is reply, callback, listing or operator. Answers
 --   accepted   recorded (or was, with this same request id)
 --   owned      the request id belongs to another submission; nothing changed
 --   double     this submission has another request id already: recorded as a second charge
@@ -11,12 +11,16 @@
 local sub = read_sub(ARGV[1])
 if not sub then return 'unknown' end
 local request = ARGV[2]
+-- A callback means that fal is done: whoever watches this request looks at once.
+if ARGV[6] == 'callback' then redis.call('PUBLISH', 'dr:wake', sub.job) end
 if sub.request_id == request then return 'accepted' end
 local owner = redis.call('GET', 'dr:request:' .. request)
 if owner and owner ~= sub.id then return 'owned' end
 if sub.request_id or sub.status == 'rejected' or sub.status == 'absent' or sub.status == 'abandoned' then
-  redis.call('SET', 'dr:request:' .. request, sub.id)
-  redis.call('HSET', sub_key(sub.id), 'late_request_id', request, 'late_at', NOW)
+  if not owner then
+    redis.call('SET', 'dr:request:' .. request, sub.id, 'PX', OWNED_MS)
+    redis.call('HSET', sub_key(sub.id), 'late_request_id', request, 'late_at', NOW)
+  end
   redis.call('ZADD', 'dr:double_charges', 'NX', NOW, sub.id .. ':' .. request)
   return sub.request_id and 'double' or 'late'
 end
@@ -29,7 +33,8 @@ redis.call('SET', 'dr:request:' .. request, sub.id)
 move_sub(sub, 'accepted', {
   request_id = request, status_url = ARGV[3], response_url = ARGV[4], cancel_url = ARGV[5], accepted = NOW, source = ARGV[6],
 })
-redis.call('DEL', 'dr:gate:fal')
+-- Only a reply shows that fal takes submissions now; the others tell of an earlier time.
+if ARGV[6] == 'reply' then trouble_over('submit') end
 local job = read_job(sub.job)
 if not job or TERMINAL[job.status] or job.sub ~= sub.id then return 'accepted' end
 redis.call('ZADD', 'dr:deadlines', NOW + tonumber(ARGV[7]), job.id)

@@ -5,7 +5,7 @@ local job = read_job(ARGV[1])
 if not job then return 'missing' end
 if TERMINAL[job.status] then return job.status end
 local sub = read_sub(job.sub)
-local open = sub and (OPEN[sub.status] or (sub.status == 'done' and sub.outcome == 'ok'))
+local open = sub and (OPEN[sub.status] or paid(sub))
 if job.place == 'held' then
   abandon(sub)
   finish(job, 'cancelled')

@@ -6,9 +6,7 @@ if not job then return 0 end
 if job.status == 'running' and job.lease == ARGV[2] then return 1 end
 if job.status ~= 'queued' or job.place ~= 'republish' then return 0 end
 local sub = read_sub(job.sub)
-local stage = 'submitting'
-if sub and sub.status == 'accepted' then stage = 'generating' elseif sub and sub.status == 'done' and sub.outcome == 'ok' then stage = 'copying' end
-move(job, 'claimed', stage)
+move(job, 'claimed', not paid(sub) and 'submitting' or sub.status == 'accepted' and 'generating' or 'copying')
 place(job, 'lease', NOW + tonumber(ARGV[3]))
 set(job, { lease = ARGV[2], started = job.started == '' and NOW or job.started })
 return 1

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- delete_job(job): remove an ended job's record and its indexes. Its idempotency key stays until it expires, so that a late
--- repeat of the request does not render again. Answers ok, missing or state.
+-- repeat of the request does not render again; so do its names at fal, so that no other job adopts its requests. A permit is
+-- freed by its timer: fal may still be at it. Answers ok, missing or state.
 local job = read_job(ARGV[1])
 if not job then return 'missing' end
 if not TERMINAL[job.status] then return 'state' end
 local key = job_key(job.id)
 for _, id in ipairs(redis.call('LRANGE', key .. ':subs', 0, -1)) do
   local request = redis.call('HGET', sub_key(id), 'request_id')
-  if request then redis.call('DEL', 'dr:request:' .. request) end
-  drop_sub_permit(id)
+  if request then redis.call('PEXPIRE', 'dr:request:' .. request, OWNED_MS) end
   redis.call('DEL', sub_key(id), sub_key(id) .. ':result')
 end
 for _, id in ipairs(redis.call('LRANGE', key .. ':deliveries', 0, -1)) do

@@ -7,8 +7,7 @@ if not job or TERMINAL[job.status] then
   return 0
 end
 local sub = read_sub(job.sub)
-local paid = sub and (sub.status == 'accepted' or (sub.status == 'done' and sub.outcome == 'ok'))
-if paid then
+if paid(sub) then
   if int(job.grace) <= NOW then
     if sub.status == 'accepted' then
       move_sub(sub, 'finished', { done = NOW, outcome = 'lost', error = ARGV[4] })

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- keep_artifact(job, token, index, artifact JSON): checkpoint: this picture lies in the bucket. Fenced; repeatable.
 local job = read_job(ARGV[1])
-if fence(job, ARGV[2]) ~= 'held' then return 0 end
+if fence(job, ARGV[2], 'keep') ~= 'held' then return 0 end
 redis.call('HSET', job_key(job.id) .. ':artifacts', ARGV[3], ARGV[4])
 set(job, { rescues = 0 })
 return 1

@@ -7,6 +7,7 @@ local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
 local REPUBLISH_MS = 15000
 local DISPATCH_BATCH = 64
 local DAY_MS = 86400000
+local OWNED_MS = 30 * DAY_MS -- how long a request stays known that no record leads to
 
 local function int(value) return tonumber(value) or 0 end
 
@@ -47,6 +48,19 @@ local function set(job, fields)
   end
   redis.call('HSET', job_key(job.id), unpack(flat))
 end
+
+-- fal took it, and its pictures are there or to come.
+local function paid(sub)
+  return sub and (sub.status == 'accepted' or (sub.status == 'done' and sub.outcome == 'ok'))
+end
+
+-- fal did the work of this life and no longer has it: the job ends with that, it is not submitted again by itself.
+local function lost(job, sub)
+  return sub and sub.status == 'done' and sub.outcome == 'lost' and int(sub.life) == int(job.life)
+end
+
+-- The POST's outcome is not known yet: only `doubted` may take such a job from its worker.
+local function awaits_reply(sub) return sub and (sub.status == 'intended' or sub.status == 'uncertain') end
 
 -- places -------------------------------------------------------------------------------------------------------------
 
@@ -168,6 +182,25 @@ local function send(job, entry)
   redis.call('RPUSH', 'dr:outbox', entry .. ':' .. job.lane .. ':' .. job.id)
 end
 
+-- Nothing is submitted but one probe at a time, at growing distances. `job_id` met the fault: what else was on its way when
+-- the gate closed changes nothing any more. `opens_by` is the success that opens it: submit or run.
+local function close_gate(reason, message, first, longest, job_id, opens_by)
+  local gate = read('dr:gate:fal')
+  local delay = first
+  if gate then
+    if gate.probe ~= job_id then return end
+    delay = math.min(int(gate.delay) * 2, longest)
+  end
+  redis.call('HSET', 'dr:gate:fal', 'reason', reason, 'message', message, 'since', gate and gate.since or NOW, 'delay', delay,
+    'probe_at', NOW + delay, 'probe', '', 'opens_by', opens_by)
+end
+
+-- fal did this again, submit or run: a row of faults is over, and a gate that waited for it opens.
+local function trouble_over(kind)
+  redis.call('DEL', 'dr:trouble:' .. kind)
+  if redis.call('HGET', 'dr:gate:fal', 'opens_by') == kind then redis.call('DEL', 'dr:gate:fal') end
+end
+
 local function hand_out(job)
   move(job, 'dispatched', job.stage)
   place(job, 'republish', NOW + REPUBLISH_MS)
@@ -236,6 +269,12 @@ local function tell(job, error_json)
   redis.call('RPUSH', 'dr:outbox', 'deliver::' .. delivery)
 end
 
+-- The lease ends. `released` names it and the transition that ended it, so that a repeat of that one, and no other,
+-- is recognised.
+local function let_go(job)
+  if job.lease ~= '' then set(job, { released = job.lease .. ':' .. (job.by or ''), lease = '' }) end
+end
+
 -- Ends a job: status, counters, event, delivery and indexes in one step.
 local function finish(job, event, error_json)
   move(job, event, '')
@@ -244,7 +283,8 @@ local function finish(job, event, error_json)
   redis.call('SREM', 'dr:copying', job.id)
   redis.call('ZREM', 'dr:deadlines', job.id)
   redis.call('ZADD', 'dr:ended', NOW, job.id)
-  set(job, { finished = NOW, released = job.lease, lease = '', next = '' })
+  let_go(job)
+  set(job, { finished = NOW, next = '' })
   if error_json and error_json ~= '' then redis.call('SET', job_key(job.id) .. ':error', error_json)
   else redis.call('DEL', job_key(job.id) .. ':error') end
   usage(job.account, job.status, 1)
@@ -261,16 +301,21 @@ local function abandon(sub)
   if sub and sub.status == 'abandoned' then drop_sub_permit(sub.id) end
 end
 
--- Leaves `running`: the lease ends, and `released` lets a repeat of the same release be recognised.
+-- Leaves `running`.
 local function release(job, event, stage)
   move(job, event, stage)
   redis.call('SREM', 'dr:copying', job.id)
-  set(job, { released = job.lease, lease = '' })
+  let_go(job)
 end
 
--- Where a job goes that may be worked on again: paid ones resume, others want a permit.
+-- Where a job goes that may be worked on again: what needs no permit resumes, others want one. A cancellation that
+-- waited for the worker takes effect here, unless fal has taken the request: then a worker must tell fal.
 local function requeue(job, sub)
-  if sub and (sub.status == 'accepted' or (sub.status == 'done' and sub.outcome == 'ok')) then place(job, 'resume')
+  if paid(sub) or lost(job, sub) then
+    place(job, 'resume')
+    set(job, { stage = sub.outcome == 'ok' and 'copying' or 'generating' })
+  elseif job.cancel == '1' then
+    finish(job, 'cancelled')
   else
     drop_job_permit(job.id)
     place(job, 'ready')
@@ -278,9 +323,13 @@ local function requeue(job, sub)
   end
 end
 
--- The caller holds the lease, or did and its release is being repeated: 'held', 'released' or nil.
-local function fence(job, token)
-  if job and job.status == 'running' and job.lease == token then return 'held' end
-  if job and job.released == token then return 'released' end
+-- The caller holds the lease, or did and ended it by this same transition, which is being repeated: 'held', 'released'
+-- or nil. `by` is the transition's name.
+local function fence(job, token, by)
+  if job and job.status == 'running' and job.lease == token then
+    job.by = by
+    return 'held'
+  end
+  if job and job.released == token .. ':' .. by then return 'released' end
   return nil
 end

@@ -5,10 +5,10 @@
 local job = read_job(ARGV[1])
 if not job or job.status ~= 'running' or job.lease ~= ARGV[2] then return 'lease' end
 local sub = read_sub(job.sub)
-if sub and sub.id == ARGV[3] then return 'opened' end
+if sub and sub.id == ARGV[3] then return sub.status == 'intended' and 'opened' or 'open' end
 if job.cancel == '1' then return 'cancel' end
 if job.deadline ~= '' and int(job.deadline) <= NOW then return 'deadline' end
-if sub and (OPEN[sub.status] or (sub.status == 'done' and sub.outcome == 'ok')) then return 'open' end
+if sub and (OPEN[sub.status] or paid(sub) or lost(job, sub)) then return 'open' end
 local why = closed(job.id)
 if why then return why end
 if not redis.call('ZSCORE', 'dr:permits', 'job:' .. job.id) then return 'permit' end

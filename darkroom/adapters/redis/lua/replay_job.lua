@@ -6,7 +6,7 @@ if not job then return 'missing' end
 if job.replayed_by == ARGV[2] then return 'ok' end
 if not allowed(job, 'replayed') then return 'state' end
 local sub = read_sub(job.sub)
-local resumes = sub and (sub.status == 'accepted' or (sub.status == 'done' and sub.outcome == 'ok'))
+local resumes = paid(sub)
 local charged = false
 for _, id in ipairs(redis.call('LRANGE', job_key(job.id) .. ':subs', 0, -1)) do
   local fields = redis.call('HMGET', sub_key(id), 'status', 'cost', 'outcome', 'late_request_id')

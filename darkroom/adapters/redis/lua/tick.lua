@@ -19,8 +19,10 @@ for _, entry in ipairs(due) do
     redis.call('RPUSH', 'dr:outbox', 'deliver::' .. id)
   elseif kind == 'permit' then
     -- Start timeout and longest run have passed: what is still unknown cannot be running any more.
+    -- A job that ended meanwhile (cancelled, its workers crashed) has nobody who would say when fal was done.
     local sub = read_sub(id)
-    if sub and sub.status == 'accepted' then redis.call('ZADD', 'dr:timers', NOW + 60000, entry)
+    local job = sub and sub.status == 'accepted' and read_job(sub.job)
+    if job and not TERMINAL[job.status] then redis.call('ZADD', 'dr:timers', NOW + 60000, entry)
     else drop_sub_permit(id) end
   else
     redis.call('ZADD', 'dr:timers', NOW + tonumber(ARGV[2]), entry)
