@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, BinaryIO, Protocol
 
-from darkroom.domain.errors import BlockedError, DarkroomError, ResultGoneError
+from darkroom.domain.errors import DarkroomError, ResultGoneError
 from darkroom.domain.generation import Completed, GenerationStatus, ListedRequest, RequestRef, Verdict
 from darkroom.domain.job import Account, ApiKey, Artifact, Delivery, Event, Job, NewJob
 from darkroom.domain.lifecycle import DeliveryEvent, DeliveryStatus, JobEvent, JobStatus, Lane, Stage
@@ -27,10 +27,10 @@ class Generator(Protocol):
     ) -> RequestRef:
         """Send the paid POST, once, on a fresh connection.
 
-        `send_by` is a `time.monotonic()` value: past it nothing is sent (the process was frozen), and TransientError
+        `send_by` is a `time.monotonic()` value: past it nothing is sent (the process was frozen), and NotSentError
         with code `not_sent` is raised. Returns the reference when fal took the request. Raises, when fal certainly did
-        not take it: PermanentError, RateLimitedError, BlockedError, TransientError. Raises UncertainError in every
-        other case: the request may be running and billed.
+        not take it: PermanentError, RateLimitedError, BlockedError, TransientError (NotSentError where nothing left
+        this machine). Raises UncertainError in every other case: the request may be running and billed.
         """
 
     async def status(self, ref: RequestRef) -> GenerationStatus:
@@ -217,6 +217,13 @@ class Acceptance(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Trouble(StrEnum):
+    """Where fal fails: taking submissions, or generating. A success of the same kind ends a row of faults."""
+
+    SUBMIT = "submit"
+    RUN = "run"
+
+
 class Settlement(StrEnum):
     """What a look for a lost reply ended with."""
 
@@ -380,7 +387,10 @@ class Schedule(Protocol):
     async def cool_down(self, seconds: float) -> None:
         """Nobody submits for so long."""
 
-    async def close_gate(self, job_id: str, error: BlockedError) -> None:
+    async def trip(self, job_id: str, error: DarkroomError, trouble: Trouble) -> bool:
+        """One more fault of a kind in a row; after TROUBLE_MAX of them the gate closes. True when it is closed."""
+
+    async def close_gate(self, job_id: str, error: DarkroomError) -> None:
         """Our key or balance is refused by fal: one probe at a time from now on."""
 
     async def set_storage(self, fault: DarkroomError | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from darkroom.adapters.fal_answers import Answer
-from darkroom.domain.errors import DarkroomError, TransientError, UncertainError
+from darkroom.domain.errors import DarkroomError, NotSentError, UncertainError
 
 BODY_LIMIT = 1024 * 1024
 # httpcore's trace names: the connection stands, TLS included, and the next thing is the request's first byte.
@@ -35,7 +35,7 @@ class PaidPost(httpx.AsyncBaseTransport):
     """Carries one POST; a second one through the same object is refused.
 
     A 2xx with a request id and three URLs goes back to fal-client. UnusualAnswerError carries every other answer.
-    TransientError means that nothing was sent: `fal_unreachable` (DNS, connect, TLS) or `not_sent` (past `send_by`, a
+    NotSentError means that nothing was sent: `fal_unreachable` (DNS, connect, TLS) or `not_sent` (past `send_by`, a
     reading of `clock`). UncertainError means that bytes may have left and no answer came. An answer whose body breaks
     off still counts with its status and headers. On cancellation the connection is closed and nothing is known.
     """
@@ -73,7 +73,7 @@ class PaidPost(httpx.AsyncBaseTransport):
             raise
         except Exception as fault:  # whatever broke, the one question is whether bytes may have left
             if not self._leaving:
-                raise TransientError("fal could not be reached; nothing was sent.", code="fal_unreachable") from fault
+                raise NotSentError("fal could not be reached; nothing was sent.") from fault
             raise UncertainError("The request was sent to fal and the reply was lost.") from fault
         answer = await self._read(response, end)
         if not _is_plain_acceptance(answer):
@@ -103,7 +103,7 @@ class PaidPost(httpx.AsyncBaseTransport):
 
     def _check_time(self) -> None:
         if self._clock() > self._send_by:
-            raise TransientError("The time to send this request had passed; nothing was sent.", code="not_sent")
+            raise NotSentError("The time to send this request had passed; nothing was sent.", code="not_sent")
 
     async def _read(self, response: httpx.Response, end: float) -> Answer:
         """Status and headers have arrived and may hold all that matters: a body that breaks off is read as empty."""

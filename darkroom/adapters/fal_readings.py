@@ -71,9 +71,9 @@ def read_verdict(answer: Answer, completed: Completed) -> Verdict:
 
     A verdict is: pictures; a refused input (400, 413, 415, 422); a 5xx that carries fal's `error_type` or its timeout
     header; any answer about the request after a COMPLETED with an error. Otherwise a bare 5xx comes from something in
-    between and is no verdict: taking it for one would pay for the picture again. Raises ResultPendingError for 202 and for 400 "still in
-    progress" (reports differ), ResultGoneError for 404 and 410, TransientError for the rest, with code
-    `malformed_result` when a success holds no usable pictures.
+    between and is no verdict: taking it for one would pay for the picture again. Raises ResultPendingError for
+    202 and for 400 "still in progress" (reports differ), ResultGoneError for 404 and 410, TransientError
+    for the rest, with code `malformed_result` when a success holds no usable pictures.
     """
     units = read_billable_units(answer)
     failed = completed.error is not None or completed.error_type is not None

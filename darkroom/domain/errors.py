@@ -2,6 +2,7 @@
 
 DarkroomError
 ├── TransientError        passes by itself; try again with backoff
+│   ├── NotSentError          nothing left this machine
 │   └── ResultPendingError    fal says that the result is not there yet
 ├── RateLimitedError      everyone slows down; costs no attempt
 ├── PermanentError        the caller's: trying again changes nothing
@@ -39,6 +40,12 @@ class TransientError(DarkroomError):
     """Passes by itself; try again with backoff."""
 
     code = "upstream_unavailable"
+
+
+class NotSentError(TransientError):
+    """Nothing left this machine: no connection came about, or it was too late to send. No job is to blame."""
+
+    code = "fal_unreachable"
 
 
 class ResultPendingError(TransientError):

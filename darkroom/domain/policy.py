@@ -3,8 +3,76 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
+
+from darkroom.domain.errors import (
+    BlockedError,
+    DarkroomError,
+    NotSentError,
+    PermanentError,
+    RateLimitedError,
+    TransientError,
+)
+
+
+class Fate(StrEnum):
+    """What a fault means for the job that met it."""
+
+    FAIL = "fail"
+    """It ends: the caller's to mend."""
+    RETRY = "retry"
+    """Another attempt after a backoff; an attempt is used, unless the breaker says that no job is to blame."""
+    SNOOZE = "snooze"
+    """Back to the queue; no attempt is used."""
+
+
+class Stop(StrEnum):
+    """What a fault means for everybody's submissions."""
+
+    NOTHING = "nothing"
+    COOLDOWN = "cooldown"
+    """Nobody submits for the time that fal named, or a growing one."""
+    GATE = "gate"
+    """Nobody submits but a single probe now and then, until one passes or the operator opens."""
+    BREAKER = "breaker"
+    """The gate, once several such faults came in a row with no success in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """What follows from a class of faults."""
+
+    fate: Fate
+    stop: Stop
+
+
+ON_REJECTION: Final[Mapping[type[DarkroomError], Reaction]] = {
+    PermanentError: Reaction(Fate.FAIL, Stop.NOTHING),
+    RateLimitedError: Reaction(Fate.SNOOZE, Stop.COOLDOWN),
+    BlockedError: Reaction(Fate.SNOOZE, Stop.GATE),
+    NotSentError: Reaction(Fate.SNOOZE, Stop.BREAKER),
+    TransientError: Reaction(Fate.RETRY, Stop.BREAKER),
+}
+"""The error policy for a submission that fal did not take, and for a generation that fal could not make.
+
+What is not here never ends a job by itself: an UncertainError is reconciled (docs/adr/0001), and after payment only
+fal's verdict, a cancellation or the grace count. The nearest class in the tree of darkroom/domain/errors.py wins.
+"""
+
+TROUBLE_MAX: Final = 5
+"""So many faults of one kind in a row, over all jobs and workers, and the breaker closes the gate."""
+
+
+def reaction_to(error: DarkroomError) -> Reaction:
+    """The policy's answer to a fault."""
+    for kind in type(error).__mro__:
+        if kind in ON_REJECTION:
+            return ON_REJECTION[kind]
+    return ON_REJECTION[TransientError]
+
 
 RESCUES_MAX: Final = 10
 """A job whose worker died this often without progress in between is what kills them."""

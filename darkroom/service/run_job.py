@@ -19,9 +19,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from darkroom.domain.errors import (
-    BlockedError,
     DarkroomError,
-    PermanentError,
+    NotSentError,
     RateLimitedError,
     ResultGoneError,
     TransientError,
@@ -33,8 +32,8 @@ from darkroom.domain.job import Job, Submission
 from darkroom.domain.krea import usd
 from darkroom.domain.lifecycle import JobEvent, SubmissionStatus
 from darkroom.domain.outcome import Cancelled, Doubted, Failed, Outcome, RetryAt, Snooze, Succeeded, Superseded
-from darkroom.domain.policy import ATTEMPTS, LOOKS, Pace
-from darkroom.ports import Acceptance, Generator, Opening, Schedule, Source, Transitions
+from darkroom.domain.policy import ATTEMPTS, LOOKS, Fate, Pace, Stop, reaction_to
+from darkroom.ports import Acceptance, Generator, Opening, Schedule, Source, Transitions, Trouble
 from darkroom.service.copy_artifacts import ArtifactCopier
 from darkroom.service.persist import persist
 
@@ -119,7 +118,7 @@ class JobRunner:
         if isinstance(verdict, ResultGoneError):
             return Cancelled() if hold.cancelling else Failed(JobEvent.EXHAUSTED, verdict)
         if isinstance(verdict, GenerationFailed):
-            return self._after_failure(job, verdict, hold)
+            return Cancelled() if hold.cancelling else await self._after_rejection(job, verdict.error, Trouble.RUN)
         copied = await self._copier.copy(job, submission, verdict)
         return Cancelled() if hold.cancelling and isinstance(copied, Succeeded) else copied
 
@@ -155,7 +154,7 @@ class JobRunner:
         )
         if opening in {Opening.UNREPLICATED, Opening.LEASE}:
             # The intent may be written; that nothing was sent for it is certain, and only this process knows.
-            await self._reject(submission_id, TransientError("nothing was sent", code="not_sent"))
+            await self._reject(submission_id, NotSentError("nothing was sent", code="not_sent"))
         if opening is Opening.UNREPLICATED:
             await self._cool_down(2)
         if opening is not Opening.OPENED:
@@ -173,7 +172,7 @@ class JobRunner:
             return Doubted(submission_id, error)
         except DarkroomError as error:
             await self._reject(submission_id, error)
-            return await self._after_rejection(job, error)
+            return await self._after_rejection(job, error, Trouble.SUBMIT)
         return await self._accept(job, submission_id, ref)
 
     async def _accept(self, job: Job, submission_id: str, ref: RequestRef) -> Submission | Outcome:
@@ -200,21 +199,26 @@ class JobRunner:
             submission_id=submission_id,
         )
 
-    async def _after_rejection(self, job: Job, error: DarkroomError) -> Outcome:
-        """Nothing is running for this job. The class of the fault decides what follows."""
-        if isinstance(error, PermanentError):
-            return Failed(JobEvent.REJECTED, error)
-        if isinstance(error, BlockedError):
+    async def _after_rejection(self, job: Job, error: DarkroomError, trouble: Trouble) -> Outcome:
+        """Nothing is running for this job. The policy's table decides what follows, for it and for everybody."""
+        reaction = reaction_to(error)
+        stopped = False
+        if reaction.stop is Stop.COOLDOWN:
+            named = error.retry_after if isinstance(error, RateLimitedError) else None
+            await self._cool_down(named or self._pace.slow_down())
+        elif reaction.stop is Stop.GATE:
             logger.error("fal refuses submissions: %s", error.message)
             await persist(lambda: self._schedule.close_gate(job.id, error), "the gate is closed")
-            return Snooze("gate")
-        if isinstance(error, RateLimitedError):
-            await self._cool_down(error.retry_after or self._pace.slow_down())
-            return Snooze("cooldown")
-        if error.code in {"not_sent", "fal_unreachable"}:
-            await self._cool_down(self._pace.slow_down())
-            return Snooze(error.code)
-        return RetryAt(ATTEMPTS.delay(job.errored + 1), error, counts=True)
+        elif reaction.stop is Stop.BREAKER:
+            stopped = await persist(lambda: self._schedule.trip(job.id, error, trouble), "trouble with fal")
+        match reaction.fate:
+            case Fate.FAIL:
+                return Failed(JobEvent.REJECTED, error)
+            case Fate.SNOOZE:
+                return Snooze(error.code)
+            case Fate.RETRY:
+                # With the breaker open the trouble is fal's, and no job's attempt.
+                return RetryAt(ATTEMPTS.delay(job.errored + 1), error, counts=not stopped)
 
     async def _cool_down(self, seconds: float) -> None:
         logger.warning("nobody submits for %.1f s", seconds)
@@ -292,13 +296,6 @@ class JobRunner:
             submission_id=submission.id,
         )
         return verdict
-
-    def _after_failure(self, job: Job, verdict: GenerationFailed, hold: Hold) -> Outcome:
-        if hold.cancelling:
-            return Cancelled()
-        if isinstance(verdict.error, PermanentError):
-            return Failed(JobEvent.REJECTED, verdict.error)
-        return RetryAt(ATTEMPTS.delay(job.errored + 1), verdict.error, counts=True)
 
     # -- record --------------------------------------------------------------------------------------------------------
 

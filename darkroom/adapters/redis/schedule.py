@@ -10,9 +10,10 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from darkroom.adapters.redis.scripts import ask, run
-from darkroom.domain.errors import BlockedError, DarkroomError
+from darkroom.domain.errors import DarkroomError
 from darkroom.domain.lifecycle import Lane
-from darkroom.ports import Limits, Message
+from darkroom.domain.policy import TROUBLE_MAX, Fate, reaction_to
+from darkroom.ports import Limits, Message, Trouble
 
 _TICK: Final = 256
 """Timers applied in one script call, which nobody else can interrupt."""
@@ -22,7 +23,7 @@ _HOLD_MS: Final = 30_000
 
 _STORAGE_DOWN_MS: Final = 20_000
 
-PROBE_SECONDS: Final = (5.0, 60.0)
+_PROBE_MS: Final = (5_000, 60_000)
 """First and longest distance between the single submissions that try a closed gate."""
 
 _OUTBOX: Final = 64
@@ -83,10 +84,15 @@ class RedisSchedule:
         """See `ports.Schedule`."""
         await run(self._redis, "cool_down", int(seconds * 1000))
 
-    async def close_gate(self, job_id: str, error: BlockedError) -> None:
+    async def trip(self, job_id: str, error: DarkroomError, trouble: Trouble) -> bool:
         """See `ports.Schedule`."""
-        first, longest = (int(seconds * 1000) for seconds in PROBE_SECONDS)
-        await run(self._redis, "close_gate", error.code, error.message, first, longest, job_id)
+        blame = int(reaction_to(error).fate is Fate.RETRY)
+        facts = (error.code, error.message, *_PROBE_MS, job_id, blame)
+        return bool(await run(self._redis, "trip", trouble, TROUBLE_MAX, *facts))
+
+    async def close_gate(self, job_id: str, error: DarkroomError) -> None:
+        """See `ports.Schedule`."""
+        await run(self._redis, "close_gate", error.code, error.message, *_PROBE_MS, job_id)
 
     async def open_gate(self) -> None:
         """The operator says that fal takes submissions again."""
