@@ -13,7 +13,10 @@ if not sub then return 'unknown' end
 local request = ARGV[2]
 -- A callback means that fal is done: whoever watches this request looks at once.
 if ARGV[6] == 'callback' then redis.call('PUBLISH', 'dr:wake', sub.job) end
-if sub.request_id == request then return 'accepted' end
+if sub.request_id == request then
+  if ARGV[6] == 'callback' and drop_sub_permit(sub.id) then dispatch() end
+  return 'accepted'
+end
 local owner = redis.call('GET', 'dr:request:' .. request)
 if owner and owner ~= sub.id then return 'owned' end
 if sub.request_id or sub.status == 'rejected' or sub.status == 'absent' or sub.status == 'abandoned' then
@@ -33,18 +36,23 @@ redis.call('SET', 'dr:request:' .. request, sub.id)
 move_sub(sub, 'accepted', {
   request_id = request, status_url = ARGV[3], response_url = ARGV[4], cancel_url = ARGV[5], accepted = NOW, source = ARGV[6],
 })
+-- fal calls back when a request has ended: its permit is free, though nobody may be watching it.
+if ARGV[6] == 'callback' then drop_sub_permit(sub.id) end
 -- Only a reply shows that fal takes submissions now; the others tell of an earlier time.
 if ARGV[6] == 'reply' then trouble_over('submit') end
 local job = read_job(sub.job)
-if not job or TERMINAL[job.status] or job.sub ~= sub.id then return 'accepted' end
+if not job or TERMINAL[job.status] or job.sub ~= sub.id then
+  dispatch()
+  return 'accepted'
+end
 redis.call('ZADD', 'dr:deadlines', NOW + tonumber(ARGV[7]), job.id)
 set(job, { rescues = 0, stage = 'generating', grace = NOW + tonumber(ARGV[7]) })
 if job.place == 'reconcile' or job.place == 'held' then
   move(job, 'settled', 'generating')
   place(job, 'resume')
-  dispatch()
 else
   set(job, { rev = int(job.rev) + 1 })
   announce(job)
 end
+dispatch()
 return 'accepted'

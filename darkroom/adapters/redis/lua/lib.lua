@@ -160,9 +160,10 @@ end
 -- A permit belongs to the job from its dispatch to the intent, and from the intent on to the submission.
 local function drop_job_permit(id) redis.call('ZREM', 'dr:permits', 'job:' .. id) end
 
+-- Answers whether there was one.
 local function drop_sub_permit(id)
-  redis.call('ZREM', 'dr:permits', 'sub:' .. id)
   redis.call('ZREM', 'dr:timers', 'permit:' .. id)
+  return redis.call('ZREM', 'dr:permits', 'sub:' .. id) == 1
 end
 
 -- Dispatches that were stopped give no permit: why, or nil when submissions may open.
