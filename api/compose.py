@@ -152,12 +152,18 @@ async def compose(settings: ApiSettings) -> AsyncIterator[Services]:
     try:
         yield services
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await _end(watching)
         await verifier.close()
         await bucket.close()
         await listening.aclose()
         await redis.aclose()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel until it has ended: on Python 3.11 redis-py loses a cancellation that arrives as it sends a command."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
 
 
 def _services(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -38,33 +39,29 @@ class JobWatch:
 
     async def until_ended(self, job: Job, seconds: float) -> Job:
         """The job when it has ended, or as it is after that time. Raises UnavailableError when it cannot be read."""
-        if seconds <= 0 or job.status in TERMINAL:
-            return job
-        try:
-            async with asyncio.timeout(seconds):
-                async for seen in self.follow(job):
-                    job = seen
-        except TimeoutError:
-            pass
+        if seconds > 0:
+            async for seen in self.follow(job, seconds=seconds):
+                job = seen
         return job
 
-    async def follow(self, job: Job) -> AsyncIterator[Job]:
+    async def follow(self, job: Job, *, seconds: float = math.inf) -> AsyncIterator[Job]:
         """The job now, then after each change (those in between may be skipped), and last when it has ended.
 
-        Ends early when there is no room, when the job is deleted, when the process is about to end, and when Redis is
-        away: ask again then.
+        Ends early after that time, when there is no room, when the job is deleted, when the process is about to end,
+        and when Redis is away: ask again then.
         """
         if self._room <= 0 or job.status in TERMINAL:
             yield job
             return
         with self._place():
             try:
-                async for seen in self._changes(job):
+                async for seen in self._changes(job, asyncio.get_running_loop().time() + seconds):
                     yield seen
             except UnavailableError:
                 return
 
-    async def _changes(self, job: Job) -> AsyncIterator[Job]:
+    async def _changes(self, job: Job, until: float) -> AsyncIterator[Job]:
+        # The time is looked at, not cancelled by: on Python 3.11 redis-py loses cancellations that arrive as it sends.
         clock = asyncio.get_running_loop().time
         version = -1
         async with self._signals.changes(job.id) as changes:
@@ -77,12 +74,12 @@ class JobWatch:
                     yield seen
                 if seen.status in TERMINAL:
                     return
-                look_at = clock() + _LOOK_SECONDS
-                while clock() < look_at:
-                    if self._closing:
-                        return
-                    if await changes.wait(_NAP_SECONDS):
+                look_at = min(until, clock() + _LOOK_SECONDS)
+                while (left := look_at - clock()) > 0 and not self._closing:
+                    if await changes.wait(min(left, _NAP_SECONDS)):
                         break
+                if clock() >= until or self._closing:
+                    return
 
     @contextmanager
     def _place(self) -> Iterator[None]:
