@@ -102,6 +102,14 @@ class View:
             keys[key] = _pairs(flat) if kind in {"hash", "zset"} else flat[0] if kind == "string" else list(flat)
         return cls(int(now), keys, frozenset(row[0] for row in rows if row[2]))
 
+    def changes_since(self, before: View) -> dict[str, tuple[Any, Any]]:
+        """Every key that is not as it was, with what it was and what it is."""
+        return {
+            key: (before.keys.get(key), self.keys.get(key))
+            for key in sorted(before.keys.keys() | self.keys.keys())
+            if before.keys.get(key) != self.keys.get(key)
+        }
+
     def table(self, key: str) -> dict[str, str]:
         """A hash, or a sorted set as member → score; empty when the key is not there."""
         found: dict[str, str] = self.keys.get(key, {})
@@ -342,7 +350,7 @@ _STATE: Final = (
     r"dr:usage:[^:]+:\d+",
     r"dr:(accounts|account:[^:]+(:keys)?|key:[^:]+)",
 )
-_EXPIRING: Final = (r"dr:(cooldown|rate|gate:s3)",)
+_EXPIRING: Final = (r"dr:(cooldown|rate|gate:s3|trouble:[^:]+)",)
 
 
 def assert_no_stray_keys(view: View) -> None:
