@@ -10,7 +10,8 @@ from api import openapi, problems
 from api.compose import Services
 from api.limits import BodyLimit
 from api.observing import Observing
-from api.routes import callback, deliveries, events, health, jobs, usage
+from api.routes import batches, callback, deliveries, events, health, jobs, usage
+from darkroom.domain.batch import BYTES_MAX
 
 _DESCRIPTION = (
     "The durable render queue: generation jobs for fal's Krea 2 Turbo in, pictures in your bucket, webhooks out. "
@@ -25,12 +26,14 @@ def create_app(services: Services) -> FastAPI:
         title="Darkroom", version=version("darkroom"), description=_DESCRIPTION, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    for room in (jobs, events, deliveries, usage, callback, health):
+    for room in (jobs, batches, events, deliveries, usage, callback, health):
         app.include_router(room.router)
     problems.install(app)
     openapi.install(app)
 
     def limit(path: str) -> int:
+        if path == batches.router.prefix:
+            return BYTES_MAX
         return callback.BODY_BYTES if path.startswith(callback.PATH) else services.max_body_bytes
 
     app.add_middleware(BodyLimit, limit=limit)

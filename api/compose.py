@@ -21,6 +21,7 @@ from darkroom.adapters.addresses import AddressPolicy
 from darkroom.adapters.fal_callback import CallbackTokens, CallbackVerifier
 from darkroom.adapters.redis.account_rate import RedisAccountRate
 from darkroom.adapters.redis.accounts import RedisAccounts
+from darkroom.adapters.redis.batches import RedisBatches
 from darkroom.adapters.redis.connection import connect
 from darkroom.adapters.redis.deliveries import RedisDeliveries
 from darkroom.adapters.redis.jobs import RedisJobs
@@ -31,8 +32,10 @@ from darkroom.adapters.redis.transitions import RedisTransitions
 from darkroom.adapters.s3 import S3Bucket
 from darkroom.adapters.webhooks import new_webhook_secret, validate_webhook_url
 from darkroom.domain.errors import UnavailableError
+from darkroom.service.accept_batch import BatchAcceptance
 from darkroom.service.accept_job import JobAcceptance
 from darkroom.service.delete_job import JobRemoval
+from darkroom.service.read_batch import BatchReader
 from darkroom.service.read_jobs import JobWatch
 from darkroom.service.take_callback import CallbackIntake
 from darkroom.settings import ApiSettings, is_loopback, rate_interval_ms
@@ -127,6 +130,9 @@ class Services:
     verifier: CallbackVerifier
     acceptance: JobAcceptance
     removal: JobRemoval
+    batches: RedisBatches
+    batch_acceptance: BatchAcceptance
+    batch_reader: BatchReader
     watch: JobWatch
     intake: CallbackIntake
     rate: RedisAccountRate | None
@@ -175,6 +181,11 @@ def _services(
     registry = CollectorRegistry()
     # The API records acceptances only; the numbers are for what workers do.
     transitions = RedisTransitions(redis, lease_seconds=0, unknown_seconds=0, max_attempts=0)
+    batches = RedisBatches(redis)
+    price = Decimal(settings.price_per_megapixel_usd)
+    check_webhook_url = partial(
+        validate_webhook_url, allow_http=settings.webhook_allow_http, policy=AddressPolicy(settings.networks)
+    )
     return Services(
         redis=redis,
         server=server,
@@ -189,16 +200,22 @@ def _services(
         verifier=verifier,
         acceptance=JobAcceptance(
             jobs,
-            price_per_megapixel=Decimal(settings.price_per_megapixel_usd),
+            price_per_megapixel=price,
             deadline_seconds=settings.job_deadline_seconds,
             max_waiting=settings.account_max_waiting,
-            check_webhook_url=partial(
-                validate_webhook_url,
-                allow_http=settings.webhook_allow_http,
-                policy=AddressPolicy(settings.networks),
-            ),
+            check_webhook_url=check_webhook_url,
             store_is_full=pressure.is_full,
         ),
+        batches=batches,
+        batch_acceptance=BatchAcceptance(
+            batches,
+            bucket,
+            prefix=settings.s3_prefix,
+            price_per_megapixel=price,
+            check_webhook_url=check_webhook_url,
+            store_is_full=pressure.is_full,
+        ),
+        batch_reader=BatchReader(batches, bucket, prefix=settings.s3_prefix),
         removal=JobRemoval(jobs, bucket, prefix=settings.s3_prefix),
         watch=JobWatch(jobs, RedisJobs(listening), room=_WAITERS),
         intake=CallbackIntake(transitions=transitions, jobs=jobs, schedule=schedule, queue_url=settings.fal_queue_url),

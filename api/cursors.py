@@ -14,12 +14,12 @@ _MAC_BYTES: Final = 16
 
 
 def sign_cursor(secret: bytes, account_id: str, position: tuple[int, str]) -> str:
-    """An opaque cursor for the page after that position: (created ms, job id)."""
+    """An opaque cursor for the page after that position: (created ms, id)."""
     text = f"{position[0]}:{position[1]}".encode()
     return base64.urlsafe_b64encode(_mac(secret, account_id, text) + text).rstrip(b"=").decode()
 
 
-def read_cursor(secret: bytes, account_id: str, cursor: str) -> tuple[int, str]:
+def read_cursor(secret: bytes, account_id: str, cursor: str, *, kind: str = "job") -> tuple[int, str]:
     """The position that `sign_cursor` signed for this account. Raises PermanentError, `invalid_cursor`."""
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
@@ -29,7 +29,7 @@ def read_cursor(secret: bytes, account_id: str, cursor: str) -> tuple[int, str]:
     if not hmac.compare_digest(mac, _mac(secret, account_id, text)):
         raise _invalid()
     created, _, job_id = text.decode().partition(":")
-    if not created.isdigit() or not is_id(job_id, "job"):
+    if not created.isdigit() or not is_id(job_id, kind):
         raise _invalid()
     return int(created), job_id
 

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from darkroom.domain.batch import Batch, Cause, Counts, OnInvalid, Pace
+from darkroom.domain.batch_view import represent_batch
 from darkroom.domain.generation import RequestRef
 from darkroom.domain.job import Artifact, Delivery, DeliveryAttempt, Event, Job, Submission
 from darkroom.domain.krea import MODEL
-from darkroom.domain.lifecycle import DeliveryStatus, JobStatus, Lane, Place, SubmissionStatus
+from darkroom.domain.lifecycle import BatchStatus, DeliveryStatus, JobStatus, Lane, Place, SubmissionStatus
 from darkroom.domain.representation import represent_delivery, represent_event, represent_job
 
 _AT: Final = 1_770_000_000_000
@@ -66,6 +68,42 @@ _JOB: Final = Job(
 )
 
 
+_BATCH: Final = Batch(
+    id=f"batch_{_NAME}",
+    account_id="acct_" + "0" * 26,
+    name="posters",
+    status=BatchStatus.RUNNING,
+    status_reason=None,
+    on_invalid=OnInvalid.SKIP,
+    created_at=_AT,
+    started_at=_AT + 9_000,
+    finished_at=None,
+    not_before=None,
+    finish_by=_AT + 8 * 3_600_000,
+    webhook_url="https://shop.example/hooks/darkroom",
+    canary=None,
+    canary_max_failures=None,
+    budget_usd=Decimal(900),
+    spent_usd=Decimal("65.16"),
+    reserved_usd=Decimal("0.335"),
+    estimate_usd=Decimal("838.852"),
+    pictures=99_999,
+    lines=100_000,
+    bytes=21_300_000,
+    judged=True,
+    valid=99_999,
+    invalid=1,
+    last_line=100_000,
+    added=100_000,
+    cursor=0,
+    counts=Counts(99_999, 92_188, 40, 1, 0, 7768, 2, 0),
+    rate=13.2,
+    rate_at=_AT + 600_000,
+    version=3,
+    causes=(Cause("rejected_by_fal", 2, f"job_{_NAME}"),),
+)
+
+
 def _presign(key: str) -> tuple[str, datetime]:
     return f"https://s3.example/darkroom/{key}?X-Amz-Signature=…", datetime(2026, 2, 3, 2, 40, tzinfo=UTC)
 
@@ -97,6 +135,23 @@ def delivery() -> dict[str, Any]:
         attempts=(DeliveryAttempt(1, _AT + 3260, 204, None, 87, ""),),
     )
     return represent_delivery(owed).model_dump(mode="json")
+
+
+def batch() -> dict[str, Any]:
+    """A batch that runs."""
+    return represent_batch(_BATCH, now_ms=_AT + 600_000, pace=Pace(40, 3.0, 61_200)).model_dump(mode="json")
+
+
+def dry_run() -> dict[str, Any]:
+    """What an upload would come to."""
+    return {
+        "valid": 99_999,
+        "invalid": 1,
+        "errors": [{"line": 17, "pointer": "/input/num_images", "detail": "Input should be less than or equal to 4"}],
+        "counts": {"lines": 100_000, "jobs": 99_999, "pictures": 99_999},
+        "cost": {"min_usd": 0.0, "expected_usd": 838.852, "max_usd": 838.852},
+        "forecast": {"finish_at": "2026-02-02T04:45:00Z", "meets_finish_by": True},
+    }
 
 
 def usage() -> dict[str, Any]:

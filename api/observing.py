@@ -57,5 +57,5 @@ class Observing:
         if route not in _SILENT:
             facts = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 1)}
             named = scope.get("path_params", {})
-            facts |= {name: value for name, value in named.items() if name in {"job_id", "delivery_id"}}
+            facts |= {name: value for name, value in named.items() if name in {"job_id", "batch_id", "delivery_id"}}
             logger.info("%s %s %d", scope["method"], route, status, extra=facts)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from api.auth import AccountId
 from api.problems import InvalidRequestError, Mistake
 from darkroom.domain.errors import PermanentError
+from darkroom.domain.pointers import escaped, findings
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -65,10 +66,7 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON there is
 
 def invalid(fault: ValidationError, document: Any) -> InvalidRequestError:  # noqa: ANN401 - any JSON there is
     """Pydantic's findings as JSON pointers into the document."""
-    mistakes = []
-    for finding in fault.errors(include_url=False, include_input=False, include_context=False):
-        pointer = _pointer(finding["loc"], document, missing=finding["type"] == "missing")
-        mistakes.append(Mistake(pointer=pointer, detail=finding["msg"].removeprefix("Value error, ")))
+    mistakes = [Mistake(pointer=pointer, detail=detail) for pointer, detail in findings(fault, document)]
     detail = "; ".join(f"{mistake.pointer or 'the body'}: {mistake.detail}" for mistake in mistakes[:5])
     return InvalidRequestError(detail, mistakes)
 
@@ -130,7 +128,7 @@ def _check_string(text: str, path: tuple[str | int, ...]) -> None:
     what = "NUL characters" if "\x00" in text else "lone surrogates" if not _is_unicode(text) else None
     if what is not None:
         detail = f"must not contain {what}"
-        raise InvalidRequestError(detail, [Mistake(pointer=_escaped(path), detail=detail)])
+        raise InvalidRequestError(detail, [Mistake(pointer=escaped(path), detail=detail)])
 
 
 def _is_unicode(text: str) -> bool:
@@ -139,21 +137,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _pointer(location: tuple[int | str, ...], document: Any, *, missing: bool) -> str:  # noqa: ANN401 - any JSON
-    """Pydantic's location holds names of union members too: only what is a step into the document is kept."""
-    steps: list[str | int] = []
-    for position, part in enumerate(location):
-        last = position == len(location) - 1
-        try:
-            document = document[part]
-        except (KeyError, IndexError, TypeError):
-            if not (missing and last):
-                continue
-        steps.append(part)
-    return _escaped(tuple(steps))
-
-
-def _escaped(steps: tuple[str | int, ...]) -> str:
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)

@@ -7,12 +7,12 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
+from darkroom.domain.batch_line import Metadata
 from darkroom.domain.ids import is_id
 from darkroom.domain.krea import MODEL, KreaInput, PlainText
 from darkroom.domain.lifecycle import DeliveryStatus, JobStatus, Lane, Stage
 from darkroom.domain.representation import DeliveryView, EventView, JobView
 
-METADATA_ENTRIES: Final = 16
 DEADLINE_SECONDS_MAX: Final = 30 * 86400
 
 
@@ -28,8 +28,6 @@ def _batch_id(value: str) -> str:
     return value
 
 
-MetadataKey = Annotated[PlainText, Field(max_length=64)]
-MetadataValue = Annotated[PlainText, Field(max_length=512)]
 Wait = Annotated[int, Field(ge=0, le=60, description="Seconds to wait for the job's end before answering.")]
 Limit = Annotated[int, Field(ge=1, le=100)]
 
@@ -45,10 +43,7 @@ class JobRequest(BaseModel):
     webhook_url: Annotated[
         PlainText | None, Field(description="Told when the job ends; signed with the account's secret.")
     ] = None
-    metadata: Annotated[
-        dict[MetadataKey, MetadataValue],
-        Field(max_length=METADATA_ENTRIES, description="Yours; comes back with the job."),
-    ] = {}
+    metadata: Metadata = {}
     deadline_seconds: Annotated[
         StrictInt | None,
         Field(ge=1, le=DEADLINE_SECONDS_MAX, description="From acceptance; ends the job only while nothing was paid."),

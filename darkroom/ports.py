@@ -13,10 +13,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, BinaryIO, Protocol
 
+from darkroom.domain.batch import Batch, NewBatch, Pace
 from darkroom.domain.errors import DarkroomError, ResultGoneError
 from darkroom.domain.generation import Completed, GenerationStatus, ListedRequest, RequestRef, Verdict
 from darkroom.domain.job import Account, ApiKey, Artifact, Delivery, Event, Job, NewJob
-from darkroom.domain.lifecycle import DeliveryEvent, DeliveryStatus, JobEvent, JobStatus, Lane, Stage
+from darkroom.domain.lifecycle import BatchStatus, DeliveryEvent, DeliveryStatus, JobEvent, JobStatus, Lane, Stage
 
 
 class Generator(Protocol):
@@ -191,6 +192,8 @@ class Opening(StrEnum):
     STORAGE = "s3"
     PERMIT = "permit"
     OPEN = "open"
+    BATCH = "batch"
+    BUDGET = "budget"
     UNREPLICATED = "unreplicated"
 
 
@@ -373,7 +376,7 @@ class Schedule(Protocol):
         """Hand out free permits. Seconds until it is worth trying again, None when only an event can tell."""
 
     async def tick(self) -> list[str]:
-        """Apply due timers. Returns those that need more than the store: `reconcile:JOB`, `deadline:JOB`."""
+        """Apply due timers. Returns those that need more than the store: `reconcile:JOB`, `deadline:JOB`, `intake:BATCH` and the like."""
 
     async def leases(self) -> list[tuple[str, str, int]]:
         """All running jobs: (job id, lease, expiry in ms)."""
@@ -431,6 +434,150 @@ class Deliveries(Protocol):
 
     async def redeliver(self, delivery_id: str) -> None:
         """Owe it again from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What became of a wish to upload under an idempotency key: a batch of an earlier request, or `busy`, or neither."""
+
+    batch_id: str | None = None
+    fingerprint: str = ""
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPage:
+    """Batches, newest first, and where the next page begins; None when this was the last."""
+
+    batches: tuple[Batch, ...]
+    next: tuple[int, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """A job of a batch, as its intake makes it. `estimate_usd` is exact."""
+
+    id: str
+    line: int
+    custom_id: str | None
+    arguments: dict[str, Any]
+    metadata: dict[str, str]
+    estimate_usd: Decimal
+    canary: bool
+
+
+class BatchTimer(StrEnum):
+    """What a worker has to do for a batch: the kinds of its timers that need more than the store."""
+
+    INTAKE = "intake"
+    DRAIN = "drain"
+    REPLAY = "replay"
+    OUTCOME = "outcome"
+    PURGE = "purge"
+
+
+class Batches(Protocol):
+    """Batches and what moves them. Every method is repeatable, and may raise UnavailableError."""
+
+    async def begin_upload(self, account_id: str, idempotency: str, token: str, seconds: float) -> Known:
+        """The right to upload under this key, for so long; ask again with the same token to keep it."""
+
+    async def end_upload(self, account_id: str, idempotency: str, token: str) -> None:
+        """The upload came to nothing: the key is free at once."""
+
+    async def create(self, batch: NewBatch, token: str) -> Known:
+        """The upload is stored: from here on the batch will end."""
+
+    async def get(self, batch_id: str) -> Batch | None:
+        """The record as it is now."""
+
+    async def page(self, account_id: str, *, before: tuple[int, str] | None, limit: int) -> BatchPage:
+        """The account's batches, newest first; `before` is where the last page ended: (created ms, id)."""
+
+    async def mistakes(self, batch_id: str) -> list[dict[str, Any]]:
+        """The first lines with mistakes."""
+
+    async def hold(self, batch_id: str, timer: BatchTimer) -> BatchStatus | None:
+        """Whoever works on this is alive. The status, None when the batch is gone."""
+
+    async def judge(
+        self,
+        batch_id: str,
+        *,
+        good: bool,
+        valid: int,
+        invalid: int,
+        estimate_usd: Decimal,
+        pictures: int,
+        last_line: int,
+        mistakes: Sequence[Mapping[str, Any]],
+    ) -> BatchStatus | None:
+        """What validating found: where it is not good, the batch ends with nothing started."""
+
+    async def add_jobs(self, batch_id: str, model: str, jobs: Sequence[BatchJob], *, up_to_line: int) -> bool:
+        """One slice of an intake; none of them gets a turn before `start`. False when the intake is over."""
+
+    async def start(self, batch_id: str) -> BatchStatus | None:
+        """The whole intake is in."""
+
+    async def pause(self, batch_id: str) -> None:
+        """Open no submission. Raises NotFoundError, ConflictError (`batch_state`)."""
+
+    async def resume(self, batch_id: str, budget_usd: Decimal | None) -> None:
+        """Go on. Raises NotFoundError, ConflictError (`batch_state`, `budget_used_up`)."""
+
+    async def cancel(self, batch_id: str) -> None:
+        """Open no submission, and end what is not paid. Raises NotFoundError."""
+
+    async def retry_failed(self, batch_id: str, *, operation: str, code: str | None, accept_charge: bool) -> None:
+        """Give its failed jobs a new life. Raises NotFoundError, ConflictError (`batch_state`)."""
+
+    async def drain(self, batch_id: str, job_ids: Sequence[str], *, up_to_line: int, last: bool) -> bool:
+        """End what is not paid of these jobs. False when there is nothing to end any more."""
+
+    async def replay(self, batch_id: str, job_ids: Sequence[str], *, up_to_line: int, last: bool) -> bool:
+        """Give the failed ones of these jobs a new life. False when that is no longer wanted."""
+
+    async def finish(self, batch_id: str) -> BatchStatus | None:
+        """Its outcome lies in the bucket: it ends, unless jobs of it live again."""
+
+    async def sweep(self, retention_days: int) -> None:
+        """Have the records of batches purged whose retention is over."""
+
+    async def delete(self, batch_id: str) -> None:
+        """Remove an ended batch's record."""
+
+    async def jobs(self, job_ids: Sequence[str]) -> list[Job]:
+        """Those of these jobs that there are, in order."""
+
+    async def pace(self) -> Pace:
+        """What the deployment does now, for forecasts."""
+
+    async def now(self) -> int:
+        """The store's clock (ms)."""
+
+
+class Upload(Protocol):
+    """An object on its way to the bucket."""
+
+    async def write(self, data: bytes) -> None:
+        """Append. Raises TransientError or BlockedError."""
+
+
+class BatchFiles(Protocol):
+    """The bucket, for files that are larger than memory. All may raise TransientError or BlockedError."""
+
+    def upload(self, key: str, content_type: str) -> AbstractAsyncContextManager[Upload]:
+        """Write an object in parts: on leaving it is there as a whole; on an exception nothing is."""
+
+    def chunks(self, key: str) -> AsyncIterator[bytes]:
+        """Read an object in pieces. Raises NotFoundError too."""
+
+    async def put_bytes(self, key: str, data: bytes, content_type: str) -> None:
+        """Upload a few bytes."""
+
+    async def delete(self, keys: list[str]) -> None:
+        """Remove objects."""
 
 
 class Accounts(Protocol):

@@ -18,6 +18,7 @@ from darkroom.adapters.fal import FalQueue
 from darkroom.adapters.fal_callback import CallbackTokens
 from darkroom.adapters.media import MediaDownloader
 from darkroom.adapters.redis.accounts import RedisAccounts
+from darkroom.adapters.redis.batches import RedisBatches
 from darkroom.adapters.redis.connection import connect
 from darkroom.adapters.redis.deliveries import RedisDeliveries
 from darkroom.adapters.redis.jobs import RedisJobs
@@ -29,11 +30,16 @@ from darkroom.adapters.s3 import S3Bucket
 from darkroom.adapters.webhooks import HttpWebhookSender
 from darkroom.domain.representation import represent_event
 from darkroom.ports import Limits
+from darkroom.service.close_batch import BatchCloser
 from darkroom.service.copy_artifacts import ArtifactCopier
 from darkroom.service.deliver import Deliverer
+from darkroom.service.intake_batch import BatchIntake
+from darkroom.service.read_batch import BatchReader
 from darkroom.service.reconcile import ON_UNCERTAIN, DoubtTerms, Reconciler
 from darkroom.service.run_job import JobRunner, Terms
+from darkroom.service.walk_batch import BatchWalk
 from darkroom.settings import WorkerSettings, rate_interval_ms
+from worker.batch_work import BatchWork
 from worker.engine import Engine
 from worker.ticker import Ticker
 from worker.watchdog import Watchdog
@@ -173,6 +179,7 @@ async def compose(settings: WorkerSettings, app: Celery) -> Rooms:
                 on_uncertain=ON_UNCERTAIN[settings.on_uncertain],
             ),
         ),
+        batches=batch_work(settings, RedisBatches(redis), jobs, bucket),
         store=bucket,
         publisher=publisher,
         remove=jobs.delete,
@@ -187,3 +194,17 @@ async def compose(settings: WorkerSettings, app: Celery) -> Rooms:
     )
     watchdog = Watchdog(engine=engine, redis=redis, queues=settings.worker_queues)
     return Rooms(engine, ticker, watchdog, redis, waiting, fal, media, bucket, sender, publisher)
+
+
+def batch_work(settings: WorkerSettings, batches: RedisBatches, jobs: RedisJobs, bucket: S3Bucket) -> BatchWork:
+    """What this worker does for batches."""
+    prefix = settings.s3_prefix
+    reader = BatchReader(batches, bucket, prefix=prefix)
+    return BatchWork(
+        batches,
+        intake=BatchIntake(
+            batches, bucket, prefix=prefix, price_per_megapixel=Decimal(settings.price_per_megapixel_usd)
+        ),
+        walk=BatchWalk(batches, remove=jobs.delete),
+        closer=BatchCloser(batches, bucket, reader, bucket=settings.s3_bucket, prefix=prefix),
+    )

@@ -11,8 +11,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from darkroom.domain.errors import DarkroomError
-from darkroom.ports import ArtifactStore, Limits, Publisher, Schedule, Transitions
+from darkroom.ports import ArtifactStore, BatchTimer, Limits, Publisher, Schedule, Transitions
 from darkroom.service.reconcile import Reconciler
+from worker.batch_work import BatchWork
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Ticker:
         schedule: Schedule,
         transitions: Transitions,
         reconciler: Reconciler,
+        batches: BatchWork,
         store: ArtifactStore,
         publisher: Publisher,
         remove: Callable[[str], Awaitable[None]],
@@ -66,6 +68,7 @@ class Ticker:
         self._schedule = schedule
         self._transitions = transitions
         self._reconciler = reconciler
+        self._batches = batches
         self._store = store
         self._publisher = publisher
         self._remove = remove
@@ -107,6 +110,8 @@ class Ticker:
                 task = asyncio.create_task(self._look(job_id))
                 self._looks.add(task)
                 task.add_done_callback(self._looks.discard)
+            else:
+                self._batches.begin(BatchTimer(kind), job_id)
         wait = await self._schedule.dispatch()
         return None if wait is None else max(0.005, min(wait, _TICK_SECONDS))
 
@@ -145,5 +150,6 @@ class Ticker:
 
     async def sweep(self) -> None:
         """Remove records whose retention is over."""
+        await self._batches.sweep(self._retention_days)
         for job_id in await self._schedule.sweep(self._retention_days):
             await self._remove(job_id)

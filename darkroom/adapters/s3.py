@@ -12,9 +12,9 @@ import hashlib
 import io
 import json
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
@@ -37,10 +37,13 @@ from darkroom.ports import Picture
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.literals import BucketLocationConstraintType
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 T = TypeVar("T")
 
 LONGEST_PRESIGN_SECONDS = 7 * 24 * 3600  # SigV4's own limit
+_PART = 8 << 20  # S3 wants at least 5 MB of each part but the last
+_CHUNK = 1 << 20
 _DELETE_BATCH = 1000  # S3's limit for DeleteObjects
 _METADATA_BYTES = 2048  # S3's limit for all user metadata of an object, names included
 _LOOKS = frozenset({"GetObject", "HeadObject", "HeadBucket"})  # where a 404 is an answer
@@ -123,6 +126,31 @@ class S3Bucket:
     async def put_file(self, key: str, file: BinaryIO, content_type: str) -> None:
         """Upload an open file from its start, up to S3's 5 GB. Raises TransientError or BlockedError."""
         await self._put(key, file, content_type, None, {})
+
+    @asynccontextmanager
+    async def upload(self, key: str, content_type: str) -> AsyncIterator[S3Upload]:
+        """Write an object in parts. On leaving it is there as a whole; on an exception nothing is, its parts included.
+
+        Parts of a process that died stay unseen until the bucket's rule for incomplete uploads removes them. Raises
+        TransientError or BlockedError.
+        """
+        upload = S3Upload(self._client, self._call, self._bucket, key, content_type)
+        try:
+            yield upload
+            await upload.finish()
+        except BaseException:
+            await upload.abort()
+            raise
+
+    async def chunks(self, key: str) -> AsyncIterator[bytes]:
+        """Read an object in pieces of up to 1 MB. Raises NotFoundError, TransientError or BlockedError."""
+        answer = await self._call("read an object", lambda: self._client.get_object(Bucket=self._bucket, Key=key))
+        body = answer["Body"]
+        try:
+            while piece := await self._call("read an object", lambda: body.read(_CHUNK)):
+                yield piece
+        finally:
+            await self._call("read an object", body.close)
 
     async def get_bytes(self, key: str) -> bytes:
         """Read a whole object. Raises NotFoundError, TransientError or BlockedError."""
@@ -237,6 +265,86 @@ class S3Bucket:
                 return operation()
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, translated)
+
+
+class S3Upload:
+    """One object being written. At most one part is held; a small object is put at once."""
+
+    def __init__(
+        self,
+        client: S3Client,
+        call: Callable[[str, Callable[[], Any]], Awaitable[Any]],
+        bucket: str,
+        key: str,
+        content_type: str,
+    ) -> None:
+        self._client = client
+        self._call = call
+        self._bucket = bucket
+        self._key = key
+        self._content_type = content_type
+        self._part = bytearray()
+        self._upload_id: str | None = None
+        self._etags: list[str] = []
+
+    async def write(self, data: bytes) -> None:
+        """Append. Raises TransientError or BlockedError."""
+        self._part += data
+        if len(self._part) >= _PART:
+            await self._send()
+
+    async def finish(self) -> None:
+        """Make the object whole."""
+        if self._upload_id is None:
+            body = bytes(self._part)
+            await self._call(
+                "store an object",
+                lambda: self._client.put_object(
+                    Bucket=self._bucket, Key=self._key, Body=body, ContentType=self._content_type
+                ),
+            )
+            return
+        if self._part:
+            await self._send()
+        parts: list[CompletedPartTypeDef] = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(self._etags, 1)]
+        upload_id = self._upload_id
+        await self._call(
+            "store an object",
+            lambda: self._client.complete_multipart_upload(
+                Bucket=self._bucket, Key=self._key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            ),
+        )
+        self._upload_id = None
+
+    async def abort(self) -> None:
+        """Leave nothing, where that can be done now."""
+        if self._upload_id is None:
+            return
+        upload_id = self._upload_id
+        with suppress(DarkroomError):
+            await self._call(
+                "abort an upload",
+                lambda: self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=upload_id),
+            )
+
+    async def _send(self) -> None:
+        if self._upload_id is None:
+            begun = await self._call(
+                "begin an upload",
+                lambda: self._client.create_multipart_upload(
+                    Bucket=self._bucket, Key=self._key, ContentType=self._content_type
+                ),
+            )
+            self._upload_id = str(begun["UploadId"])
+        upload_id, number, body = self._upload_id, len(self._etags) + 1, bytes(self._part)
+        self._part.clear()
+        answer = await self._call(
+            "store a part",
+            lambda: self._client.upload_part(
+                Bucket=self._bucket, Key=self._key, UploadId=upload_id, PartNumber=number, Body=body
+            ),
+        )
+        self._etags.append(answer["ETag"])
 
 
 def encode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,20 @@ _ID: Final = re.compile(r"[a-z]{2,5}_[0-9a-hjkmnp-tv-z]{26}")
 def new_id(prefix: str, *, at_ms: int | None = None) -> str:
     """A new name: `prefix_`, 48 bits of wall-clock milliseconds, 80 random bits, in lower-case Crockford base 32."""
     value = ((at_ms if at_ms is not None else time.time_ns() // 1_000_000) << 80) | secrets.randbits(80)
-    return prefix + "_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -5, -5))
+    return f"{prefix}_{encode(value, 26)}"
+
+
+def encode(value: int, length: int) -> str:
+    """A number in lower-case Crockford base 32, in so many digits."""
+    return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(5 * length - 5, -5, -5))
+
+
+def decode(text: str) -> int:
+    """The inverse of `encode`."""
+    value = 0
+    for digit in text:
+        value = value << 5 | _ALPHABET.index(digit)
+    return value
 
 
 def is_id(text: str, prefix: str) -> bool:

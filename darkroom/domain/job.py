@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from darkroom.domain.batch import Batch
 from darkroom.domain.generation import Generated, RequestRef
 from darkroom.domain.lifecycle import DeliveryStatus, JobStatus, Lane, Place, Stage, SubmissionStatus
 
@@ -96,6 +97,7 @@ class Job:
     error: dict[str, Any] | None = None
     artifacts: tuple[Artifact, ...] = ()
     submissions: tuple[Submission, ...] = ()
+    line: int | None = None
     life: int = 0
 
     @property
@@ -106,14 +108,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One fact of an account's log. `seq` counts from 1 without gaps; `job` is the job as it was at that moment."""
+    """One fact of an account's log, about a job or a batch as it was at that moment. `seq` counts from 1 without gaps."""
 
     id: str
     seq: int
     type: str
     timestamp: int
     job: Job | None
-    job_id: str
+    job_id: str | None
+    batch: Batch | None = None
+    batch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +141,12 @@ class Delivery:
     event_id: str
     event_type: str
     event_seq: int
-    job_id: str
+    job_id: str | None
     url: str
     status: DeliveryStatus
     created_at: int
     next_attempt_at: int | None
+    batch_id: str | None = None
     schedule_from: int = 0
     attempts: tuple[DeliveryAttempt, ...] = field(default=())
 

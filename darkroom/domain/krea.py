@@ -132,15 +132,15 @@ class KreaInput(BaseModel):
         width, height = self.pixels
         return Decimal(width * height * self.num_images) / 1_000_000
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, *, seed: int | None = None) -> dict[str, Any]:
         """What is sent to fal and kept on the record: what the caller gave, with the seed always filled in.
 
         A seed drawn once and kept over all submissions of a job is what makes its request recognisable in fal's
-        listing, and a second submission the same picture.
+        listing, and a second submission the same picture. `seed` is taken instead of a drawn one, where none was given.
         """
         given = self.model_dump(mode="json", exclude_unset=True)
         if given.get("seed") is None:
-            given["seed"] = secrets.randbelow(2**31)
+            given["seed"] = secrets.randbelow(2**31) if seed is None else seed
         return given
 
 

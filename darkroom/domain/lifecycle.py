@@ -1,4 +1,4 @@
-"""The lives of a job, a submission and a delivery: states, events and the tables of transitions, on one page.
+"""The lives of a job, a batch, a submission and a delivery: states, events and the tables of transitions, on one page.
 
 The tables here are the only ones. The Lua scripts that apply transitions receive them as data, the diagrams in
 ARCHITECTURE.md are drawn from them, and the state machine test compares what the store did with what they allow.
@@ -117,6 +117,49 @@ class DeliveryEvent(StrEnum):
     REDELIVERED = "redelivered"
 
 
+class BatchStatus(StrEnum):
+    """Where a batch is in its life."""
+
+    VALIDATING = "validating"
+    """Its upload lies in the bucket; its lines are being checked, and its jobs made. None of them may run."""
+    QUEUED = "queued"
+    """All its jobs are there, and wait for their first turn or for `not_before`."""
+    RUNNING = "running"
+    """At least one of its jobs got a turn."""
+    PAUSED = "paused"
+    """No submission opens until it is resumed: its owner's wish, its budget, or its canary. What runs finishes."""
+    CANCELLING = "cancelling"
+    """What is not paid is being ended (a cancellation, or `finish_by` has passed); what runs finishes."""
+    COMPLETED = "completed"
+    """Every job ended, and the outcome lies in the bucket."""
+    CANCELLED = "cancelled"
+    """Ended at its owner's wish, the outcome of what had run in the bucket."""
+    FAILED = "failed"
+    """Nothing was started: the upload has mistakes, which its error file names."""
+    EXPIRED = "expired"
+    """`finish_by` passed; the outcome of what had run lies in the bucket."""
+
+
+class BatchEvent(StrEnum):
+    """What happens to a batch."""
+
+    REJECTED = "rejected"
+    """Its lines have mistakes, or there are none."""
+    STARTED = "started"
+    """The whole intake is in."""
+    BEGAN = "began"
+    """The first of its jobs got a turn."""
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    ENDING = "ending"
+    """It is to be cancelled, or has expired: what is not paid is being ended."""
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    REOPENED = "reopened"
+    """Jobs of it started a new life after it had ended."""
+
+
 _Q, _R, _T = JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.RETRYING
 _S, _F, _C = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED
 
@@ -183,6 +226,47 @@ DELIVERY: Final[Mapping[DeliveryStatus, Mapping[DeliveryEvent, DeliveryStatus]]]
     DeliveryStatus.FAILED: {DeliveryEvent.REDELIVERED: DeliveryStatus.PENDING},
     DeliveryStatus.DEAD: {DeliveryEvent.REDELIVERED: DeliveryStatus.PENDING},
 }
+
+_REOPENS: Final = {BatchEvent.REOPENED: BatchStatus.QUEUED}
+
+BATCH: Final[Mapping[BatchStatus, Mapping[BatchEvent, BatchStatus]]] = {
+    BatchStatus.VALIDATING: {
+        BatchEvent.REJECTED: BatchStatus.FAILED,
+        BatchEvent.STARTED: BatchStatus.QUEUED,
+        BatchEvent.ENDING: BatchStatus.CANCELLING,
+    },
+    BatchStatus.QUEUED: {
+        BatchEvent.BEGAN: BatchStatus.RUNNING,
+        BatchEvent.PAUSED: BatchStatus.PAUSED,
+        BatchEvent.ENDING: BatchStatus.CANCELLING,
+        BatchEvent.COMPLETED: BatchStatus.COMPLETED,
+    },
+    BatchStatus.RUNNING: {
+        BatchEvent.PAUSED: BatchStatus.PAUSED,
+        BatchEvent.ENDING: BatchStatus.CANCELLING,
+        BatchEvent.COMPLETED: BatchStatus.COMPLETED,
+    },
+    BatchStatus.PAUSED: {
+        BatchEvent.RESUMED: BatchStatus.QUEUED,
+        BatchEvent.ENDING: BatchStatus.CANCELLING,
+        BatchEvent.COMPLETED: BatchStatus.COMPLETED,
+    },
+    BatchStatus.CANCELLING: {
+        BatchEvent.CANCELLED: BatchStatus.CANCELLED,
+        BatchEvent.EXPIRED: BatchStatus.EXPIRED,
+    },
+    BatchStatus.COMPLETED: _REOPENS,
+    BatchStatus.CANCELLED: _REOPENS,
+    BatchStatus.EXPIRED: _REOPENS,
+    BatchStatus.FAILED: {},
+}
+
+TERMINAL_BATCH: Final = frozenset(
+    {BatchStatus.COMPLETED, BatchStatus.CANCELLED, BatchStatus.FAILED, BatchStatus.EXPIRED}
+)
+
+FEEDING: Final = frozenset({BatchStatus.QUEUED, BatchStatus.RUNNING})
+"""While a batch is in one of these, its jobs get turns and submissions for them may open."""
 
 TERMINAL: Final = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 

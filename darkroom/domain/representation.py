@@ -9,16 +9,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from darkroom.domain.batch_view import BatchView, moment, represent_batch
 from darkroom.domain.job import Artifact, Delivery, Event, Job
 from darkroom.domain.lifecycle import TERMINAL, DeliveryStatus, JobStatus, Lane, Stage, SubmissionStatus
 
 Presign = Callable[[str], tuple[str, datetime]]
 """Signs the URL of a key: the URL and when it expires."""
-
-
-def moment(ms: int | None) -> datetime | None:
-    """Unix milliseconds as an aware UTC datetime."""
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, tz=UTC)
 
 
 class ErrorView(BaseModel):
@@ -104,7 +100,7 @@ class EventView(BaseModel):
     seq: int
     type: str
     timestamp: datetime
-    data: JobView | None
+    data: JobView | BatchView | None
 
 
 class DeliveryAttemptView(BaseModel):
@@ -127,7 +123,8 @@ class DeliveryView(BaseModel):
     object: Literal["delivery"] = "delivery"
     event_id: str
     event_type: str
-    job_id: str
+    job_id: str | None
+    batch_id: str | None
     url: str
     status: DeliveryStatus
     attempts: list[DeliveryAttemptView]
@@ -226,8 +223,14 @@ def represent_event(event: Event, *, bucket: str, presign: Presign) -> EventView
         seq=event.seq,
         type=event.type,
         timestamp=datetime.fromtimestamp(event.timestamp / 1000, tz=UTC),
-        data=represent_job(event.job, bucket=bucket, presign=presign) if event.job else None,
+        data=_data(event, bucket, presign),
     )
+
+
+def _data(event: Event, bucket: str, presign: Presign) -> JobView | BatchView | None:
+    if event.batch is not None:
+        return represent_batch(event.batch, now_ms=event.timestamp)
+    return represent_job(event.job, bucket=bucket, presign=presign) if event.job else None
 
 
 def represent_delivery(delivery: Delivery) -> DeliveryView:
@@ -237,6 +240,7 @@ def represent_delivery(delivery: Delivery) -> DeliveryView:
         event_id=delivery.event_id,
         event_type=delivery.event_type,
         job_id=delivery.job_id,
+        batch_id=delivery.batch_id,
         url=delivery.url,
         status=delivery.status,
         attempts=[

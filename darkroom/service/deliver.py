@@ -56,7 +56,12 @@ class Deliverer:
         logger.info(
             "%s attempt %d: %s",
             *(delivery.id, len(delivery.attempts) + 1, report.status_code or report.error),
-            extra={"delivery_id": delivery.id, "job_id": delivery.job_id, "event": event.value},
+            extra={
+                "delivery_id": delivery.id,
+                "job_id": delivery.job_id,
+                "batch_id": delivery.batch_id,
+                "event": event.value,
+            },
         )
         await persist(
             lambda: self._deliveries.record(delivery_id, token, report, event, delay=delay),
@@ -67,7 +72,7 @@ class Deliverer:
 
     async def _send(self, delivery: Delivery) -> AttemptReport:
         event = await self._deliveries.event_of(delivery)
-        if event is None or event.job is None:
+        if event is None or (event.job is None and event.batch is None):
             return AttemptReport(None, "event_gone: the record behind this event was removed", 0, "", None)
         view = self._represent(event)
         body = view.model_dump_json(include={"type", "timestamp", "data"}).encode()

@@ -15,7 +15,23 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from darkroom.domain.lifecycle import JOB, OPEN_SUBMISSION, SUBMISSION, TERMINAL, JobStatus, SubmissionStatus
+from darkroom.domain.lifecycle import (
+    JOB,
+    OPEN_SUBMISSION,
+    SUBMISSION,
+    TERMINAL,
+    TERMINAL_BATCH,
+    BatchStatus,
+    JobStatus,
+    SubmissionStatus,
+)
+
+_UNSAID: Final = (
+    dict.fromkeys(("started", "finished", "deadline", "next", "cancel", "lease"), "")
+    | dict.fromkeys(("batch", "custom", "sub", "idem", "webhook"), "")
+    | {"attempts": "0", "errored": "0", "life": "0"}
+)
+"""What a record that does not say it means."""
 
 LIVE_TIMERS: Final = ("republish", "retry", "reconcile")
 GONE: Final = "none"
@@ -58,6 +74,11 @@ end
 for _, key in ipairs(redis.call('KEYS', 'dr:job:*')) do
   if redis.call('TYPE', key).ok == 'hash' and not string.find(key, ':artifacts') then
     earlier_fields(key, { 'deadline', 'grace', 'next' })
+  end
+end
+for _, key in ipairs(redis.call('KEYS', 'dr:batch:*')) do
+  if redis.call('TYPE', key).ok == 'hash' and not string.find(key, ':causes') then
+    earlier_fields(key, { 'not_before', 'finish_by' })
   end
 end
 for _, key in ipairs(redis.call('KEYS', 'dr:delivery:*')) do
@@ -122,7 +143,11 @@ class View:
 
     @property
     def jobs(self) -> dict[str, dict[str, str]]:
-        return {key[7:]: value for key, value in self.keys.items() if re.fullmatch(r"dr:job:[^:]+", key)}
+        return {key[7:]: _UNSAID | value for key, value in self.keys.items() if re.fullmatch(r"dr:job:[^:]+", key)}
+
+    @property
+    def batches(self) -> dict[str, dict[str, str]]:
+        return {key[9:]: value for key, value in self.keys.items() if re.fullmatch(r"dr:batch:[^:]+", key)}
 
     @property
     def submissions(self) -> dict[str, dict[str, str]]:
@@ -181,7 +206,33 @@ def assert_sound(view: View, *, permits: int, copying: int) -> None:
     _assert_deadlines(view)
     _assert_ends(view)
     _assert_idempotency(view)
+    assert_batches(view)
     assert_no_stray_keys(view)
+
+
+def assert_batches(view: View) -> None:
+    """A batch's counters are what its jobs are; its money is what its submissions are."""
+    for batch_id, batch in view.batches.items():
+        jobs = {name: job for name, job in view.jobs.items() if job["batch"] == batch_id}
+        tally = Counter("held" if job["place"] == "held" else job["status"] for job in jobs.values())
+        names = ("queued", "running", "retrying", "held", "succeeded", "failed", "cancelled")
+        assert {name: int(batch[f"n_{name}"]) for name in names} == {name: tally[name] for name in names}, batch
+        assert int(batch["n_total"]) == len(jobs)
+        assert int(batch["left"]) == sum(JobStatus(job["status"]) not in TERMINAL for job in jobs.values())
+        subs = [sub for sub in view.submissions.values() if sub["job"] in jobs]
+        assert int(batch["reserved"]) == sum(int(sub.get("bound") or 0) for sub in subs), (
+            "a reservation is a submission's"
+        )
+        assert int(batch["spent"]) == sum(int(sub.get("cost") or 0) for sub in subs)
+        if batch["budget"]:
+            assert int(batch["spent"]) + int(batch["reserved"]) <= int(batch["budget"]), "a budget is never exceeded"
+        ended = BatchStatus(batch["status"]) in TERMINAL_BATCH
+        assert (batch_id in view.table("dr:ended_batches")) == ended
+        waits_for_worker = any(batch_id in view.timers(kind) for kind in ("intake", "drain", "replay", "outcome"))
+        if not ended and batch["left"] == "0":
+            assert waits_for_worker, f"{batch_id} would never end"
+        if batch["status"] in {"validating", "cancelling"} and not int(batch["left"]):
+            assert waits_for_worker
 
 
 def _assert_places(view: View) -> None:
@@ -223,9 +274,12 @@ def _assert_flows(view: View) -> None:
     for key, job_id in view.ready():
         job = view.jobs[job_id]
         lane, account, batch = key.split(":")[2:]
-        assert (lane, account, batch) == (job["lane"], job["account"], job["batch"] or "-")
-        assert (f"dr:ready:{lane}:{account}", batch) in rows
-        assert (f"dr:ready:{lane}", account) in rows
+        assert (lane, account, batch) == (job["lane"], job["account"], (job["batch"] or "-") + job.get("canary", ""))
+        turns = (f"dr:ready:{lane}:{account}", batch) in rows
+        if turns:
+            assert (f"dr:ready:{lane}", account) in rows
+        feeds = view.batches[job["batch"]]["feeds"] if job["batch"] else "all"
+        assert turns == (feeds == "all" or (feeds == "canary" and "canary" in job)), (key, feeds)
     for key, member in rows:
         if key != "dr:ready:resume" and key.count(":") < 4:
             assert f"{key}:{member}" in view.keys, f"{key} leads to {member}, which has nothing"
@@ -312,7 +366,7 @@ def _assert_deadlines(view: View) -> None:
 
 
 def _assert_ends(view: View) -> None:
-    told = Counter((fields["job"], int(fields["life"])) for _, _, fields in view.events())
+    told = Counter((fields["job"], int(fields["life"])) for _, _, fields in view.events() if "job" in fields)
     assert all(n == 1 for n in told.values()), "a life ends once"
     by_account: dict[str, list[int]] = {}
     for account, seq, _ in view.events():
@@ -329,7 +383,8 @@ def _assert_ends(view: View) -> None:
         for name in owed:
             if view.table(f"dr:delivery:{name}")["status"] == "pending":
                 assert name in view.timers("deliver"), f"{name} is forgotten"
-    assert set(view.table("dr:ended")) == {j for j, job in view.jobs.items() if JobStatus(job["status"]) in TERMINAL}
+    ended_alone = {j for j, job in view.jobs.items() if JobStatus(job["status"]) in TERMINAL and not job["batch"]}
+    assert set(view.table("dr:ended")) == ended_alone, "a batch's jobs are swept with their batch"
 
 
 def _assert_idempotency(view: View) -> None:
@@ -343,6 +398,7 @@ def _assert_idempotency(view: View) -> None:
 
 _STATE: Final = (
     r"dr:(limits|counts|turn|outbox|timers|leases|held|permits|copying|deadlines|ended|double_charges|gate:fal)",
+    r"dr:(pace|ended_batches|batches:[^:]+)",
     r"dr:ready:[^:]+(:[^:]+){0,2}",
     r"dr:jobs:[^:]+(:[^:]+)?",
     r"dr:events:[^:]+(:seq)?",
@@ -369,12 +425,18 @@ def _is_declared(view: View, key: str) -> bool:
         "sub": lambda: record in view.submissions,
         "open": lambda: all(name in view.submissions for name in view.items(key)),
         "request": lambda: view.keys[key] in view.submissions or key in view.expiring,
-        "delivery": lambda: view.table(f"dr:delivery:{record}").get("job", "") in view.jobs,
+        "batch": lambda: record in view.batches,
+        "batch_idem": lambda: view.table(key).get("batch", "") in view.batches or key in view.expiring,
+        "delivery": lambda: _owner(view.table(f"dr:delivery:{record}")) in {*view.jobs, *view.batches},
         "idem": lambda: view.table(key)["job"] in view.jobs or key in view.expiring,
     }
     if kind in part_of:
         return part_of[kind]()
     return key in view.expiring and any(re.fullmatch(pattern, key) for pattern in _EXPIRING)
+
+
+def _owner(delivery: dict[str, str]) -> str:
+    return delivery.get("job") or delivery.get("batch", "")
 
 
 # what may change from one moment to the next ----------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from redis.asyncio import Redis
 
+from darkroom.adapters.redis.batch_records import parse_batch
 from darkroom.adapters.redis.records import read_jobs
 from darkroom.adapters.redis.scripts import ask, run
 from darkroom.domain.job import Delivery, DeliveryAttempt, Event, Job
@@ -25,8 +26,11 @@ class RedisDeliveries:
     async def events(self, account_id: str, *, after: int, limit: int) -> list[Event]:
         """See `ports.Deliveries`."""
         rows = await ask(self._redis.xrange(f"dr:events:{account_id}", f"({after}-0", "+", count=limit))
-        jobs = {job.id: job for job in await read_jobs(self._redis, [fields["job"] for _, fields in rows])}
-        return [_event(entry_id, fields, jobs.get(fields["job"])) for entry_id, fields in rows]
+        jobs = {job.id: job for job in await read_jobs(self._redis, [f["job"] for _, f in rows if "job" in f])}
+        return [
+            _event(entry_id, fields, jobs.get(fields["job"])) if "job" in fields else _batch_event(entry_id, fields)
+            for entry_id, fields in rows
+        ]
 
     async def get(self, delivery_id: str) -> Delivery | None:
         """See `ports.Deliveries`."""
@@ -104,6 +108,14 @@ def _event(entry_id: str, fields: dict[str, str], job: Job | None) -> Event:
     return Event(fields["id"], int(entry_id.partition("-")[0]), fields["type"], at, job, fields["job"])
 
 
+def _batch_event(entry_id: str, fields: dict[str, str]) -> Event:
+    """The batch as it was, for the event holds its record."""
+    record = {name: str(value) for name, value in json.loads(fields["then"]).items()}
+    batch = parse_batch(fields["batch"], record, {})
+    seq = int(entry_id.partition("-")[0])
+    return Event(fields["id"], seq, fields["type"], int(fields["at"]), None, None, batch, fields["batch"])
+
+
 def _delivery(delivery_id: str, record: dict[str, str], attempts: list[str]) -> Delivery:
     return Delivery(
         id=delivery_id,
@@ -111,7 +123,8 @@ def _delivery(delivery_id: str, record: dict[str, str], attempts: list[str]) -> 
         event_id=record["event"],
         event_type=record["type"],
         event_seq=int(record["seq"]),
-        job_id=record["job"],
+        job_id=record.get("job"),
+        batch_id=record.get("batch"),
         url=record["url"],
         status=DeliveryStatus(record["status"]),
         created_at=int(record["created"]),

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
@@ -13,6 +14,7 @@ from redis.asyncio.client import PubSub
 
 from darkroom.adapters.redis.records import read_job, read_jobs
 from darkroom.adapters.redis.scripts import AWAY, ask, run
+from darkroom.domain.batch import batch_job_id, line_of
 from darkroom.domain.errors import ConflictError, NotFoundError
 from darkroom.domain.job import Job, NewJob
 from darkroom.domain.lifecycle import JobStatus
@@ -38,6 +40,20 @@ class RedisChanges:
         except AWAY:
             await asyncio.sleep(min(seconds, 1))
             return False
+
+
+@dataclass(frozen=True, slots=True)
+class _BatchLines:
+    """A batch's jobs need no index: their ids are made of its id and their lines."""
+
+    batch_id: str
+    last_line: int
+
+    def before(self, position: tuple[int, str] | None) -> tuple[list[str], bool]:
+        """The next ids, newest first, and whether there may be more."""
+        begin = line_of(position[1]) - 1 if position else self.last_line
+        lines = range(begin, max(0, begin - _SCAN), -1)
+        return [batch_job_id(self.batch_id, line) for line in lines], begin > _SCAN
 
 
 class RedisJobs:
@@ -90,10 +106,15 @@ class RedisJobs:
 
     async def page(self, query: JobQuery) -> JobPage:
         """See `ports.Jobs`. A page may hold fewer jobs than asked for and still have a next one."""
+        batch = await self._batch_of(query) if query.batch_id else None
+        if query.batch_id and batch is None:
+            return JobPage((), None)
         found: list[Job] = []
         position = query.before
         for _ in range(_SCAN_PAGES):
-            ids, more = await self._ids_after(query, position)
+            ids, more = await self._ids_after(query, position) if batch is None else batch.before(position)
+            if batch is not None and ids:
+                position = (position[0] if position else 0, ids[-1])
             for job in await read_jobs(self._redis, ids):
                 position = (job.created_at, job.id)
                 if _fits(job, query):
@@ -104,6 +125,10 @@ class RedisJobs:
             if not more:
                 return JobPage(tuple(found), None)
         return JobPage(tuple(found), position)
+
+    async def _batch_of(self, query: JobQuery) -> _BatchLines | None:
+        account, last = await ask(self._redis.hmget(f"dr:batch:{query.batch_id}", "account", "last_line"))
+        return _BatchLines(str(query.batch_id), int(last)) if account == query.account_id else None
 
     async def _ids_after(self, query: JobQuery, position: tuple[int, str] | None) -> tuple[list[str], bool]:
         """The next ids of the index, newest first, and whether there may be more. Ids order jobs of one millisecond."""
@@ -170,4 +195,6 @@ def _fits(job: Job, query: JobQuery) -> bool:
         and (query.stage is None or job.stage is query.stage)
         and (query.lane is None or job.lane is query.lane)
         and (query.batch_id is None or job.batch_id == query.batch_id)
+        and (query.created_after is None or job.created_at > query.created_after)
+        and (query.created_before is None or job.created_at < query.created_before)
     )

@@ -77,6 +77,12 @@ def _artifacts(record: dict[str, str]) -> tuple[Artifact, ...]:
     return tuple(sorted((Artifact(**json.loads(text)) for text in record.values()), key=lambda a: a.index))
 
 
+_UNSAID = dict.fromkeys(
+    ("started", "finished", "deadline", "next", "cancel", "lease", "batch", "custom"), ""
+) | dict.fromkeys(("attempts", "errored", "life"), "0")
+"""What a record that does not say it means: a batch's jobs are written without it (lib.lua has the same)."""
+
+
 def parse_job(
     job_id: str,
     record: dict[str, str],
@@ -87,6 +93,7 @@ def parse_job(
 ) -> Job:
     """A job's hash and the keys beside it."""
     asked: dict[str, Any] = json.loads(request or "{}")
+    record = _UNSAID | record
     return Job(
         id=job_id,
         account_id=record["account"],
@@ -114,6 +121,7 @@ def parse_job(
         error=json.loads(error) if error else None,
         artifacts=_artifacts(artifacts),
         submissions=tuple(submissions),
+        line=_int(record.get("line")),
         life=int(record["life"]),
     )
 

@@ -39,21 +39,25 @@ def transition_tables() -> str:
         f"  job = {_lua_table(lifecycle.JOB)},\n"
         f"  submission = {_lua_table(lifecycle.SUBMISSION)},\n"
         f"  delivery = {_lua_table(lifecycle.DELIVERY)},\n"
+        f"  batch = {_lua_table(lifecycle.BATCH)},\n"
         "}\n"
         f"local TERMINAL = {_lua_set(lifecycle.TERMINAL)}\n"
         f"local OPEN = {_lua_set(lifecycle.OPEN_SUBMISSION)}\n"
+        f"local TERMINAL_BATCH = {_lua_set(lifecycle.TERMINAL_BATCH)}\n"
+        f"local FEEDING = {_lua_set(lifecycle.FEEDING)}\n"
     )
 
 
 @cache
 def script(name: str) -> tuple[str, str]:
-    """Source and SHA-1 of one script: its shebang, the tables, the shared library, its own body."""
+    """Source and SHA-1 of one script: its shebang, the tables, the shared libraries, its own body."""
     folder = resources.files(__package__) / "lua"
     body = (folder / f"{name}.lua").read_text()
     shebang, _, rest = body.partition("\n")
     if not shebang.startswith("#!lua"):
         raise ValueError(f"{name}.lua must start with a #!lua line")
-    source = "\n".join((shebang, transition_tables(), (folder / "lib.lua").read_text(), rest))
+    shared = ((folder / name).read_text() for name in ("lib.lua", "batches.lua"))
+    source = "\n".join((shebang, transition_tables(), *shared, rest))
     return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 

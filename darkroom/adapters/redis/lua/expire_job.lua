@@ -12,6 +12,7 @@ if paid(sub) then
     if sub.status == 'accepted' then
       move_sub(sub, 'finished', { done = NOW, outcome = 'lost', error = ARGV[4] })
       drop_sub_permit(sub.id)
+      batches.settle(sub, nil)
     end
     finish(job, 'exhausted', ARGV[4])
   else redis.call('ZADD', 'dr:deadlines', job.grace, job.id) end

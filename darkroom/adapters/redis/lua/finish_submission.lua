@@ -7,6 +7,11 @@ if sub.status ~= 'accepted' then return sub.status == 'done' and 'done' or 'clos
 move_sub(sub, 'finished', { done = NOW, outcome = ARGV[2], units = ARGV[3], cost = ARGV[4], error = ARGV[6] })
 if ARGV[5] ~= '' then redis.call('SET', sub_key(sub.id) .. ':result', ARGV[5]) end
 drop_sub_permit(sub.id)
+-- How long one takes, averaged over the last dozens: for forecasts.
+local pace = tonumber(redis.call('GET', 'dr:pace') or '') or (NOW - int(sub.opened))
+redis.call('SET', 'dr:pace', string.format('%d', pace + 0.05 * (NOW - int(sub.opened) - pace)))
+-- 5xx and refusals without a bill cost nothing; good work without one cost something that nobody knows.
+batches.settle(sub, tonumber(ARGV[4]) or (ARGV[2] == 'error' and 0 or nil))
 if ARGV[2] == 'ok' then trouble_over('run') end
 if ARGV[4] ~= '' then usage(sub.account, 'spend_nano_usd', ARGV[4]) end
 local job = read_job(sub.job)

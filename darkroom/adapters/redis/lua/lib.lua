@@ -7,6 +7,7 @@ local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
 local REPUBLISH_MS = 15000
 local DISPATCH_BATCH = 64
 local DAY_MS = 86400000
+local batches = {} -- what a batch's jobs mean to their batch: filled by batches.lua, which comes after
 local OWNED_MS = 30 * DAY_MS -- how long a request stays known that no record leads to
 
 local function int(value) return tonumber(value) or 0 end
@@ -23,10 +24,17 @@ end
 
 local function job_key(id) return 'dr:job:' .. id end
 
+-- What a record does not say: a batch's jobs are written without it, for there may be very many of them.
+local UNSAID = { __index = {
+  v = 1, batch = '', custom = '', started = '', finished = '', deadline = '', next = '', attempts = 0, errored = 0, rescues = 0,
+  life = 0, lease = '', released = '', cancel = '', sub = '', idem = '', webhook = '', replayed_by = '',
+} }
+
 local function read_job(id)
   local job = read(job_key(id))
-  if job then job.id = id end
-  return job
+  if not job then return nil end
+  job.id = id
+  return setmetatable(job, UNSAID)
 end
 
 local function sub_key(id) return 'dr:sub:' .. id end
@@ -66,27 +74,29 @@ local function awaits_reply(sub) return sub and (sub.status == 'intended' or sub
 
 local TIMER = { republish = true, retry = true, reconcile = true }
 
--- A flow is what shares one turn: lane, then account, then batch. Within it, first accepted is first served.
+-- A flow is what shares one turn: lane, then account, then batch (a batch's canary is a flow of its own). Within it, first
+-- accepted is first served. A flow has turns only while it is in its account's row: a batch that may not run is not.
 local function flow_keys(job)
   local accounts = 'dr:ready:' .. job.lane
-  local batches = accounts .. ':' .. job.account
-  local batch = job.batch == '' and '-' or job.batch
-  return accounts, batches, batch, batches .. ':' .. batch
+  local rows = accounts .. ':' .. job.account
+  local batch = job.batch == '' and '-' or job.batch .. (job.canary or '')
+  return accounts, rows, batch, rows .. ':' .. batch
 end
 
 local function ready_add(job)
-  local accounts, batches, batch, flow = flow_keys(job)
+  local accounts, rows, batch, flow = flow_keys(job)
   local turn = redis.call('GET', 'dr:turn') or '0'
   redis.call('ZADD', flow, job.created, job.id)
-  redis.call('ZADD', batches, 'NX', turn, batch)
+  if job.batch ~= '' and not batches.feeds(job) then return end
+  redis.call('ZADD', rows, 'NX', turn, batch)
   redis.call('ZADD', accounts, 'NX', turn, job.account)
 end
 
 local function ready_remove(job)
-  local accounts, batches, batch, flow = flow_keys(job)
+  local accounts, rows, batch, flow = flow_keys(job)
   redis.call('ZREM', flow, job.id)
-  if redis.call('EXISTS', flow) == 0 then redis.call('ZREM', batches, batch) end
-  if redis.call('EXISTS', batches) == 0 then redis.call('ZREM', accounts, job.account) end
+  if redis.call('EXISTS', flow) == 0 then redis.call('ZREM', rows, batch) end
+  if redis.call('EXISTS', rows) == 0 then redis.call('ZREM', accounts, job.account) end
 end
 
 -- The job whose turn it is in a lane; its account and batch go to the end of their rows.
@@ -94,12 +104,12 @@ local function ready_next(lane)
   local accounts = 'dr:ready:' .. lane
   local account = redis.call('ZRANGE', accounts, 0, 0)[1]
   if not account then return nil end
-  local batches = accounts .. ':' .. account
-  local batch = redis.call('ZRANGE', batches, 0, 0)[1]
+  local rows = accounts .. ':' .. account
+  local batch = redis.call('ZRANGE', rows, 0, 0)[1]
   local turn = redis.call('INCR', 'dr:turn')
   redis.call('ZADD', accounts, turn, account)
-  redis.call('ZADD', batches, turn, batch)
-  return redis.call('ZRANGE', batches .. ':' .. batch, 0, 0)[1]
+  redis.call('ZADD', rows, turn, batch)
+  return redis.call('ZRANGE', rows .. ':' .. batch, 0, 0)[1]
 end
 
 local function unplace(job)
@@ -108,7 +118,9 @@ local function unplace(job)
   elseif at == 'ready' then ready_remove(job)
   elseif at == 'resume' then redis.call('ZREM', 'dr:ready:resume', job.id)
   elseif at == 'lease' then redis.call('ZREM', 'dr:leases', job.id)
-  elseif at == 'held' then redis.call('ZREM', 'dr:held', job.id)
+  elseif at == 'held' then
+    redis.call('ZREM', 'dr:held', job.id)
+    batches.count(job, 'held', 'queued')
   end
 end
 
@@ -119,7 +131,9 @@ local function place(job, where, at)
   elseif where == 'ready' then ready_add(job)
   elseif where == 'resume' then redis.call('ZADD', 'dr:ready:resume', NOW, job.id)
   elseif where == 'lease' then redis.call('ZADD', 'dr:leases', at, job.id)
-  elseif where == 'held' then redis.call('ZADD', 'dr:held', NOW, job.id)
+  elseif where == 'held' then
+    redis.call('ZADD', 'dr:held', NOW, job.id)
+    batches.count(job, 'queued', 'held')
   end
   set(job, { place = where })
 end
@@ -138,6 +152,7 @@ local function move(job, event, stage)
     redis.call('ZADD', 'dr:jobs:' .. job.account .. ':' .. to, job.created, job.id)
     redis.call('HINCRBY', 'dr:counts', job.status, -1)
     redis.call('HINCRBY', 'dr:counts', to, 1)
+    batches.count(job, job.status, to)
   end
   set(job, { status = to, stage = stage, rev = int(job.rev) + 1 })
   announce(job)
@@ -205,6 +220,7 @@ end
 local function hand_out(job)
   move(job, 'dispatched', job.stage)
   place(job, 'republish', NOW + REPUBLISH_MS)
+  batches.began(job)
   send(job, 'run')
 end
 
@@ -251,23 +267,34 @@ local function usage(account, field, by)
   redis.call('HINCRBY', 'dr:usage:' .. account .. ':' .. digits(math.floor(NOW / DAY_MS)), field, by)
 end
 
+-- Appends to an account's log; answers the event's number.
+local function log_event(account, ...)
+  local seq = redis.call('INCR', 'dr:events:' .. account .. ':seq')
+  redis.call('XADD', 'dr:events:' .. account, digits(seq) .. '-0', ...)
+  return seq
+end
+
+-- Owes the event `evt_<name>` to a receiver; `owner` is 'job' or 'batch', `key` its record's.
+local function owe(name, seq, kind, account, owner, id, key, url)
+  local delivery = 'dlv_' .. name
+  redis.call('HSET', 'dr:delivery:' .. delivery, 'v', 1, 'account', account, 'event', 'evt_' .. name, 'seq', seq,
+    'type', kind, owner, id, 'url', url, 'status', 'pending', 'created', NOW, 'next', NOW, 'attempts', 0)
+  redis.call('ZADD', 'dr:deliveries:' .. account, NOW, delivery)
+  redis.call('RPUSH', key .. ':deliveries', delivery)
+  redis.call('ZADD', 'dr:timers', NOW + REPUBLISH_MS, 'deliver:' .. delivery)
+  redis.call('RPUSH', 'dr:outbox', 'deliver::' .. delivery)
+end
+
 -- The event of a job's end and the delivery owed for it. Their names follow from the job and its life, so that a
 -- repeat could only write the same again.
 local function tell(job, error_json)
   local name = string.sub(job.id, 5) .. '_' .. job.life
-  local seq = redis.call('INCR', 'dr:events:' .. job.account .. ':seq')
   local kind = 'job.' .. job.status
-  redis.call('XADD', 'dr:events:' .. job.account, digits(seq) .. '-0', 'id', 'evt_' .. name, 'type', kind,
-    'job', job.id, 'at', NOW, 'attempts', job.attempts, 'life', job.life, 'error', error_json or '')
+  local seq = log_event(job.account, 'id', 'evt_' .. name, 'type', kind, 'job', job.id, 'at', NOW,
+    'attempts', job.attempts, 'life', job.life, 'error', error_json or '')
   if job.webhook ~= '1' then return end
-  local delivery = 'dlv_' .. name
   local url = cjson.decode(redis.call('GET', job_key(job.id) .. ':request')).webhook_url
-  redis.call('HSET', 'dr:delivery:' .. delivery, 'v', 1, 'account', job.account, 'event', 'evt_' .. name, 'seq', seq,
-    'type', kind, 'job', job.id, 'url', url, 'status', 'pending', 'created', NOW, 'next', NOW, 'attempts', 0)
-  redis.call('ZADD', 'dr:deliveries:' .. job.account, NOW, delivery)
-  redis.call('RPUSH', job_key(job.id) .. ':deliveries', delivery)
-  redis.call('ZADD', 'dr:timers', NOW + REPUBLISH_MS, 'deliver:' .. delivery)
-  redis.call('RPUSH', 'dr:outbox', 'deliver::' .. delivery)
+  owe(name, seq, kind, job.account, 'job', job.id, job_key(job.id), url)
 end
 
 -- The lease ends. `released` names it and the transition that ended it, so that a repeat of that one, and no other,
@@ -283,7 +310,7 @@ local function finish(job, event, error_json)
   drop_job_permit(job.id)
   redis.call('SREM', 'dr:copying', job.id)
   redis.call('ZREM', 'dr:deadlines', job.id)
-  redis.call('ZADD', 'dr:ended', NOW, job.id)
+  if job.batch == '' then redis.call('ZADD', 'dr:ended', NOW, job.id) end -- a batch's jobs are swept with their batch
   let_go(job)
   set(job, { finished = NOW, next = '' })
   if error_json and error_json ~= '' then redis.call('SET', job_key(job.id) .. ':error', error_json)
@@ -294,11 +321,15 @@ local function finish(job, event, error_json)
     redis.call('PEXPIREAT', 'dr:idem:' .. job.account .. ':' .. job.idem, math.max(int(job.created) + 7 * DAY_MS, NOW + 3600000))
   end
   tell(job, error_json)
+  batches.ended(job, error_json)
 end
 
 -- Unknown for good: nobody looks any more. The permit goes with it.
 local function abandon(sub)
-  if sub and sub.status == 'uncertain' then move_sub(sub, 'abandoned') end
+  if sub and sub.status == 'uncertain' then
+    move_sub(sub, 'abandoned')
+    batches.settle(sub, nil)
+  end
   if sub and sub.status == 'abandoned' then drop_sub_permit(sub.id) end
 end
 
@@ -317,11 +348,43 @@ local function requeue(job, sub)
     set(job, { stage = sub.outcome == 'ok' and 'copying' or 'generating' })
   elseif job.cancel == '1' then
     finish(job, 'cancelled')
+  elseif batches.ending(job) then
+    finish(job, 'cancelled', batches.ending(job))
   else
     drop_job_permit(job.id)
     place(job, 'ready')
     set(job, { stage = 'waiting_for_slot' })
   end
+end
+
+-- An ended job starts a new life: ok, state or charge, as replay_job's head says. Natural key: the operation.
+local function replay(job, operation, accept_charge)
+  if job.replayed_by == operation then return 'ok' end
+  if not allowed(job, 'replayed') then return 'state' end
+  local sub = read_sub(job.sub)
+  local resumes = paid(sub)
+  local charged = false
+  for _, id in ipairs(redis.call('LRANGE', job_key(job.id) .. ':subs', 0, -1)) do
+    local fields = redis.call('HMGET', sub_key(id), 'status', 'cost', 'outcome', 'late_request_id')
+    if fields[1] == 'abandoned' or fields[4] or (fields[1] == 'done' and (fields[3] ~= 'error' or int(fields[2]) > 0)) then
+      charged = true
+    end
+  end
+  if charged and not resumes and accept_charge ~= '1' then return 'charge' end
+  redis.call('ZREM', 'dr:ended', job.id)
+  batches.replayed(job, redis.call('GET', job_key(job.id) .. ':error'))
+  redis.call('DEL', job_key(job.id) .. ':error')
+  move(job, 'replayed', 'waiting_for_slot')
+  set(job, {
+    replayed_by = operation, life = int(job.life) + 1, errored = 0, rescues = 0, cancel = '', finished = '', deadline = '', released = '',
+  })
+  if job.idem ~= '' then redis.call('PERSIST', 'dr:idem:' .. job.account .. ':' .. job.idem) end
+  if resumes then
+    set(job, { grace = NOW + DAY_MS })
+    redis.call('ZADD', 'dr:deadlines', job.grace, job.id)
+  end
+  requeue(job, sub)
+  return 'ok'
 end
 
 -- The caller holds the lease, or did and ended it by this same transition, which is being repeated: 'held', 'released'

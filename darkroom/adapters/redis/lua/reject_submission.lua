@@ -7,6 +7,7 @@ if sub.status == 'rejected' then return 'rejected' end
 if sub.status ~= 'intended' and sub.status ~= 'uncertain' then return 'closed' end
 move_sub(sub, 'rejected', { error = ARGV[2], closed = NOW })
 drop_sub_permit(sub.id)
+batches.settle(sub, 0)
 if ARGV[3] == '1' then trouble_over('submit') end
 local job = read_job(sub.job)
 if job and (job.place == 'reconcile' or job.place == 'held') and job.sub == sub.id then

@@ -29,6 +29,7 @@ end
 if verdict == 'absent' then
   move_sub(sub, 'disproved', { closed = NOW })
   drop_sub_permit(sub.id)
+  batches.settle(sub, 0)
 else
   abandon(sub)
 end

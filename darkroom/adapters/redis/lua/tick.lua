@@ -17,6 +17,15 @@ for _, entry in ipairs(due) do
   elseif kind == 'deliver' then
     redis.call('ZADD', 'dr:timers', NOW + REPUBLISH_MS, entry)
     redis.call('RPUSH', 'dr:outbox', 'deliver::' .. id)
+  elseif kind == 'open' or kind == 'close' then
+    redis.call('ZREM', 'dr:timers', entry)
+    local batch = read_batch(id)
+    if batch and kind == 'close' and not TERMINAL_BATCH[batch.status] and batch.status ~= 'cancelling' then
+      end_batch(batch, 'expired', 'finish_by')
+    elseif batch and kind == 'open' and FEEDING[batch.status] then
+      set_batch(batch, { reason = '' })
+      feed(batch)
+    end
   elseif kind == 'permit' then
     -- Start timeout and longest run have passed: what is still unknown cannot be running any more.
     -- A job that ended meanwhile (cancelled, its workers crashed) has nobody who would say when fal was done.

@@ -1,0 +1,140 @@
+"""A batch's outcome in the bucket: results, errors, checksums, and last the manifest; then the batch ends.
+
+Made by whichever worker has the timer. A crash in between makes it again from the records: the same files, under the same names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from darkroom.domain.batch import Batch, batch_key
+from darkroom.domain.batch_rows import is_result, picture_path, result_row
+from darkroom.domain.batch_view import moment
+from darkroom.domain.errors import ConflictError
+from darkroom.domain.lifecycle import TERMINAL_BATCH
+from darkroom.ports import Batches, BatchFiles, BatchTimer, Upload
+from darkroom.service.batch_lines import Alive
+from darkroom.service.read_batch import BatchReader
+
+logger = logging.getLogger(__name__)
+
+_TOGETHER: Final = 64 * 1024
+
+
+@dataclass(slots=True)
+class _File:
+    """One file of the outcome as it is written, and what the manifest says of it."""
+
+    upload: Upload
+    size: int = 0
+    rows: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+    waiting: bytearray = field(default_factory=bytearray)
+
+    async def add(self, row: bytes) -> None:
+        self.rows += 1
+        self.size += len(row)
+        self.digest.update(row)
+        self.waiting += row
+        if len(self.waiting) >= _TOGETHER:
+            await self.flush()
+
+    async def flush(self) -> None:
+        await self.upload.write(bytes(self.waiting))
+        self.waiting.clear()
+
+    def document(self) -> dict[str, Any]:
+        return {"lines": self.rows, "bytes": self.size, "sha256": self.digest.hexdigest()}
+
+
+class BatchCloser:
+    """Writes outcomes. `bucket` is its name, `prefix` the part of every key."""
+
+    def __init__(self, batches: Batches, files: BatchFiles, reader: BatchReader, *, bucket: str, prefix: str) -> None:
+        self._batches = batches
+        self._files = files
+        self._reader = reader
+        self._bucket = bucket
+        self._prefix = prefix
+
+    async def close(self, batch_id: str) -> None:
+        """Write the outcome and end the batch, or find that it is ended. Raises DarkroomError: its timer brings it again."""
+        batch = await self._batches.get(batch_id)
+        if batch is None:
+            return
+        if batch.status not in TERMINAL_BATCH and batch.counts.left == 0:
+            written = await self._write(batch)
+            manifest = json.dumps(_manifest(batch, written), indent=2).encode() + b"\n"
+            await self._files.put_bytes(self._key(batch, "manifest.json"), manifest, "application/json")
+        status = await self._batches.finish(batch_id)
+        logger.info("%s: %s", batch_id, status, extra={"batch_id": batch_id})
+
+    async def _write(self, batch: Batch) -> dict[str, Any]:
+        """The three files. Raises ConflictError when jobs of the batch live again."""
+        alive = Alive(lambda: self._is_wanted(batch.id))
+        async with AsyncExitStack() as stack:
+            results, errors, sums = [
+                _File(await stack.enter_async_context(self._files.upload(self._key(batch, name), kind)))
+                for name, kind in (
+                    ("results.jsonl", "application/jsonl"),
+                    ("errors.jsonl", "application/jsonl"),
+                    ("SHA256SUMS", "text/plain"),
+                )
+            ]
+            async for row in self._reader.error_rows(batch):
+                await errors.add(json.dumps(row).encode() + b"\n")
+            pictures = 0
+            async for jobs in self._reader.jobs(batch):
+                if not await alive.still_wanted():
+                    raise ConflictError("the batch goes on")  # leaves no half-written file
+                for job in jobs:
+                    if is_result(job):
+                        await results.add(json.dumps(result_row(job, bucket=self._bucket)).encode() + b"\n")
+                        for artifact in job.artifacts:
+                            pictures += 1
+                            await sums.add(f"{artifact.sha256}  {picture_path(job, artifact)}\n".encode())
+            for file in (results, errors, sums):
+                await file.flush()
+        return {
+            "pictures": pictures,
+            "files": {
+                "results.jsonl": results.document(),
+                "errors.jsonl": errors.document(),
+                "SHA256SUMS": sums.document(),
+            },
+        }
+
+    async def _is_wanted(self, batch_id: str) -> bool:
+        status = await self._batches.hold(batch_id, BatchTimer.OUTCOME)
+        return status is not None and status not in TERMINAL_BATCH
+
+    def _key(self, batch: Batch, name: str) -> str:
+        return batch_key(self._prefix, batch.account_id, batch.id, name)
+
+
+def _manifest(batch: Batch, written: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "id": batch.id,
+        "account_id": batch.account_id,
+        "name": batch.name,
+        "status_reason": batch.status_reason,
+        "created_at": _at(batch.created_at),
+        "started_at": _at(batch.started_at),
+        "lines": batch.lines,
+        "invalid_lines": batch.invalid,
+        "counts": {name: getattr(batch.counts, name) for name in batch.counts.__slots__},
+        "cost": {"spent_usd": float(batch.spent_usd), "unknown_usd": float(batch.reserved_usd)},
+        "failures": [{"code": c.code, "count": c.count, "example_job_id": c.example} for c in batch.causes],
+        **written,
+    }
+
+
+def _at(ms: int | None) -> str | None:
+    at = moment(ms)
+    return at.isoformat() if at else None
