@@ -54,7 +54,6 @@ _BODY = {
 @router.post(
     "",
     status_code=202,
-    response_model=BatchView,
     openapi_extra=_BODY,
     responses=answers(202, "Stored: it is validated next, then queued or failed.", examples.batch())
     | answers(200, "`dry_run`: what it would come to; nothing was stored.", examples.dry_run(), model=DryRunView)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from darkroom.domain.batch import Batch, batch_key
-from darkroom.domain.batch_rows import is_result, picture_path, result_row
+from darkroom.domain.batch_rows import error_row, is_result, picture_path, result_row
 from darkroom.domain.batch_view import moment
 from darkroom.domain.errors import ConflictError
+from darkroom.domain.job import Job
 from darkroom.domain.lifecycle import TERMINAL_BATCH
 from darkroom.ports import Batches, BatchFiles, BatchTimer, Upload
 from darkroom.service.batch_lines import Alive
@@ -86,18 +87,17 @@ class BatchCloser:
                     ("SHA256SUMS", "text/plain"),
                 )
             ]
-            async for row in self._reader.error_rows(batch):
-                await errors.add(json.dumps(row).encode() + b"\n")
             pictures = 0
-            async for jobs in self._reader.jobs(batch):
+            async for row in self._reader.rows(batch):
                 if not await alive.still_wanted():
                     raise ConflictError("the batch goes on")  # leaves no half-written file
-                for job in jobs:
-                    if is_result(job):
-                        await results.add(json.dumps(result_row(job, bucket=self._bucket)).encode() + b"\n")
-                        for artifact in job.artifacts:
-                            pictures += 1
-                            await sums.add(f"{artifact.sha256}  {picture_path(job, artifact)}\n".encode())
+                if isinstance(row, Job) and is_result(row):
+                    await results.add(_json_line(result_row(row, bucket=self._bucket)))
+                    for artifact in row.artifacts:
+                        pictures += 1
+                        await sums.add(f"{artifact.sha256}  {picture_path(row, artifact)}\n".encode())
+                else:
+                    await errors.add(_json_line(error_row(row) if isinstance(row, Job) else row))
             for file in (results, errors, sums):
                 await file.flush()
         return {
@@ -115,6 +115,10 @@ class BatchCloser:
 
     def _key(self, batch: Batch, name: str) -> str:
         return batch_key(self._prefix, batch.account_id, batch.id, name)
+
+
+def _json_line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"
 
 
 def _manifest(batch: Batch, written: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,14 @@ class BatchReader:
 
     async def error_rows(self, batch: Batch, *, after: int = 0) -> AsyncIterator[dict[str, Any]]:
         """Lines that could not become jobs, and jobs that failed or were cancelled, together in line order."""
+        async for row in self.rows(batch, after=after):
+            if not isinstance(row, Job):
+                yield row
+            elif is_error(row):
+                yield error_row(row)
+
+    async def rows(self, batch: Batch, *, after: int = 0) -> AsyncIterator[Job | dict[str, Any]]:
+        """All its lines that are not empty: the job, or for a line that could not become one its row of the error file."""
         bad = self._bad_lines(batch, after)
         waiting = await anext(bad, None)
         async for jobs in self.jobs(batch, after=after):
@@ -41,8 +49,7 @@ class BatchReader:
                 while waiting is not None and waiting["line"] < (job.line or 0):
                     yield waiting
                     waiting = await anext(bad, None)
-                if is_error(job):
-                    yield error_row(job)
+                yield job
         while waiting is not None:
             yield waiting
             waiting = await anext(bad, None)

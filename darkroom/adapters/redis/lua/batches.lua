@@ -151,9 +151,10 @@ function batches.ending(job)
 end
 
 -- Events a millisecond, exponentially averaged: `rate` was right at `rate_at`.
-local function tick_rate(batch)
-  local passed = math.max(0, NOW - int(batch.rate_at))
-  set_batch(batch, { rate_at = NOW, rate = string.format('%.9g', int(batch.rate) * math.exp(-passed / RATE_MS) + 1 / RATE_MS) })
+local function tick_rate(key)
+  local was = redis.call('HMGET', key, 'rate', 'rate_at')
+  local faded = int(was[1]) * math.exp(-math.max(0, NOW - int(was[2])) / RATE_MS)
+  redis.call('HSET', key, 'rate_at', NOW, 'rate', string.format('%.9g', faded + 1 / RATE_MS))
 end
 
 -- The canary has ended: it goes on by itself where few enough failed, else it waits for its owner.
@@ -167,20 +168,22 @@ end
 
 function batches.ended(job, error_json)
   if job.batch == '' then return end
-  local batch = read_batch(job.batch)
-  tick_rate(batch)
-  batch.left = redis.call('HINCRBY', batch_key(batch.id), 'left', -1)
+  local key = batch_key(job.batch)
+  local left = redis.call('HINCRBY', key, 'left', -1)
+  if job.status ~= 'cancelled' then tick_rate(key) end
   if job.status == 'failed' and error_json and error_json ~= '' then
     local code = cjson.decode(error_json).code
-    redis.call('HINCRBY', batch_key(batch.id) .. ':causes', code, 1)
-    redis.call('HSETNX', batch_key(batch.id) .. ':causes', code .. ':example', job.id)
+    redis.call('HINCRBY', key .. ':causes', code, 1)
+    redis.call('HSETNX', key .. ':causes', code .. ':example', job.id)
   end
+  if left > 0 and not job.canary then return end
+  local batch = read_batch(job.batch)
   if job.canary and batch.canary_left ~= '' then
     if job.status == 'failed' then set_batch(batch, { canary_failed = int(batch.canary_failed) + 1 }) end
     set_batch(batch, { canary_left = int(batch.canary_left) - 1 })
     if batch.canary_left == 0 then judge_canary(batch) end
   end
-  if batch.left == 0 then outcome_due(batch) end
+  if left == 0 then outcome_due(batch) end
 end
 
 -- An ended job is about to start a new life; `error_json` is what it had failed with. An ended batch opens again.
