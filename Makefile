@@ -23,6 +23,10 @@ up: setup
 test: setup
 	@$(BIN)/python -m pytest
 
+# JOBS, SEED and SCENARIO (one or more, with commas) choose what is run: docs/reliability.md.
+chaos: setup
+	@$(BIN)/python -m tests.chaos.main --jobs $(or $(JOBS),300) --seed $(or $(SEED),1) --scenario "$(SCENARIO)"
+
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
