@@ -1,4 +1,4 @@
-"""`darkroom-admin`: accounts, keys, held jobs, the gate, and a doctor."""
+"""`darkroom-admin`: accounts, keys, held jobs, the gate, receipts, and a doctor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from darkroom.admin.accounts import accounts, keys
 from darkroom.admin.doctor import Verdict, examine
 from darkroom.admin.held import gate, held
+from darkroom.admin.receipts import receipts
 from darkroom.admin.tools import run
 from darkroom.settings import CommonSettings
 
@@ -30,6 +31,7 @@ def command_line() -> typer.Typer:
     app.add_typer(keys, name="keys")
     app.add_typer(held, name="held")
     app.add_typer(gate, name="gate")
+    app.command()(receipts)
     app.command()(doctor)
     return app
 
