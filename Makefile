@@ -27,6 +27,10 @@ test: setup
 chaos: setup
 	@$(BIN)/python -m tests.chaos.main --jobs $(or $(JOBS),300) --seed $(or $(SEED),1) --scenario "$(SCENARIO)"
 
+bench: setup
+	@$(BIN)/python -m bench.throughput
+	@$(BIN)/python -m bench.lost_replies
+
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
