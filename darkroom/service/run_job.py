@@ -145,8 +145,13 @@ class JobRunner:
                 await self._record(job, outcome)
             raise
 
+    @property
+    def saving(self) -> bool:
+        """Whether a submission of this process is between its intent and its saved reply."""
+        return bool(self._saving)
+
     async def saved(self) -> None:
-        """Wait until no submission of this process is between its POST and its saved reply."""
+        """Wait until no submission of this process is between its intent and its saved reply."""
         while self._saving:
             await asyncio.wait(self._saving)
 
