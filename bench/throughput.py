@@ -47,9 +47,8 @@ def main() -> None:
             Path(folder), environment=environment, workers=asked.workers, simulator_arguments=simulator
         ) as stack:
             figures = asyncio.run(measure(stack, asked.jobs, asked.concurrency))
-    print(
-        f"{asked.jobs} jobs, {asked.concurrency} slots of {asked.latency:g} s, {asked.ahead} ahead, {asked.workers} workers"
-    )
+    slots = f"{asked.concurrency} slots of {asked.latency:g} s, {asked.ahead} ahead"
+    print(f"{asked.jobs} jobs, {slots}, {asked.workers} workers")
     for name, value in figures.items():
         print(f"  {name:<42} {value}")
 
