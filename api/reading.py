@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from api.auth import AccountId
-from api.problems import InvalidRequestError, Mistake
+from api.problems import InvalidRequestError, Mistake, sentence
 from darkroom.domain.errors import PermanentError
 
 M = TypeVar("M", bound=BaseModel)
@@ -68,7 +68,7 @@ def invalid(fault: ValidationError, document: Any) -> InvalidRequestError:  # no
     mistakes = []
     for finding in fault.errors(include_url=False, include_input=False, include_context=False):
         pointer = _pointer(finding["loc"], document, missing=finding["type"] == "missing")
-        mistakes.append(Mistake(pointer=pointer, detail=finding["msg"].removeprefix("Value error, ")))
+        mistakes.append(Mistake(pointer=pointer, detail=sentence(finding["msg"])))
     detail = "; ".join(f"{mistake.pointer or 'the body'}: {mistake.detail}" for mistake in mistakes[:5])
     return InvalidRequestError(detail, mistakes)
 
