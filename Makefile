@@ -37,6 +37,7 @@ check: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m infra.check_lock
+	@$(BIN)/python -m infra.diagrams --check
 
 format: setup
 	@$(BIN)/ruff check --fix-only .
