@@ -173,7 +173,7 @@ async def compose(settings: WorkerSettings, app: Celery) -> Rooms:
                 on_uncertain=ON_UNCERTAIN[settings.on_uncertain],
             ),
         ),
-        store=bucket,
+        ensure_storage=bucket.ensure_bucket,
         publisher=publisher,
         remove=jobs.delete,
         limits=Limits(

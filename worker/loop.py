@@ -106,16 +106,12 @@ class LoopThread:
         said = False
         while True:
             try:
-                rooms = await compose(self._settings, self._app)
-                if self._settings.s3_create_bucket:
-                    await rooms.bucket.ensure_bucket()
+                return await compose(self._settings, self._app)
             except UnavailableError as error:
                 if not said:
                     logger.warning("waiting for Redis: %s", error.message)
                 said = True
                 await asyncio.sleep(0.5)
-            else:
-                return rooms
 
 
 DRAIN_SECONDS = 15.0

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from darkroom.domain.errors import DarkroomError
-from darkroom.ports import ArtifactStore, Limits, Publisher, Schedule, Transitions
+from darkroom.ports import Limits, Publisher, Schedule, Transitions
 from darkroom.service.reconcile import Reconciler
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Ticker:
         schedule: Schedule,
         transitions: Transitions,
         reconciler: Reconciler,
-        store: ArtifactStore,
+        ensure_storage: Callable[[], Awaitable[None]],
         publisher: Publisher,
         remove: Callable[[str], Awaitable[None]],
         limits: Limits,
@@ -66,7 +66,7 @@ class Ticker:
         self._schedule = schedule
         self._transitions = transitions
         self._reconciler = reconciler
-        self._store = store
+        self._ensure_storage = ensure_storage
         self._publisher = publisher
         self._remove = remove
         self._limits = limits
@@ -136,7 +136,7 @@ class Ticker:
     async def check_storage(self) -> None:
         """While pictures cannot be stored, nothing is submitted."""
         try:
-            await self._store.check()
+            await self._ensure_storage()
         except DarkroomError as error:
             logger.warning("the bucket cannot be used: %s", error.message)
             await self._schedule.set_storage(error)

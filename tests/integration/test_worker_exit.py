@@ -1,4 +1,4 @@
-"""How a worker process ends tells its supervisor whether it was asked to."""
+"""How a worker process ends tells its supervisor whether it was asked to; and what does not end it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ async def store() -> AsyncIterator[tuple[str, Redis]]:
 
 
 async def _consuming(url: str, redis: Redis) -> Process:
+    """A worker that takes messages, while fal and S3 are not there; it is to create the bucket once it can."""
     nowhere = f"http://127.0.0.1:{free_port()}"
     environment = {
         "FAL_KEY": "made:up",
@@ -33,6 +34,7 @@ async def _consuming(url: str, redis: Redis) -> Process:
         "DARKROOM_FAL_QUEUE_URL": nowhere,
         "DARKROOM_FAL_API_URL": nowhere,
         "DARKROOM_S3_ENDPOINT_URL": nowhere,
+        "DARKROOM_S3_CREATE_BUCKET": "1",
     }
     worker = await start("darkroom-worker", environment=environment)
     async with asyncio.timeout(60):
@@ -42,7 +44,7 @@ async def _consuming(url: str, redis: Redis) -> Process:
     return worker
 
 
-async def test_a_worker_that_was_asked_to_stop_ends_with_0(store: tuple[str, Redis]) -> None:
+async def test_a_worker_works_while_s3_is_away_and_ends_with_0_when_asked_to(store: tuple[str, Redis]) -> None:
     worker = await _consuming(*store)
     worker.send_signal(signal.SIGTERM)
     assert (await ended(worker)).status == 0
