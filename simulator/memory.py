@@ -54,16 +54,17 @@ class Memory:
 def _read(path: Path) -> list[GenerationRequest]:
     """The requests in the order in which they were taken. What waited or ran is queued."""
     newest: dict[str, GenerationRequest] = {}
-    # What follows the last newline was torn by a kill while it was written: nobody was told of that change.
-    lines = path.read_bytes().split(b"\n")[:-1]
-    for number, line in enumerate(lines, start=1):
-        try:
-            request = _recalled(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
-            raise UnreadableLedgerError(
-                f"{path}, line {number} was not written by this simulator; move the file away to begin without it"
-            ) from error
-        newest[request.request_id] = request
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):  # torn by a kill while it was written: nobody was told of that change
+                break
+            try:
+                request = _recalled(json.loads(line))
+            except (ValueError, TypeError, KeyError) as error:
+                raise UnreadableLedgerError(
+                    f"{path}, line {number} was not written by this simulator; move the file away to begin without it"
+                ) from error
+            newest[request.request_id] = request
     return list(newest.values())
 
 

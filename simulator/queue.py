@@ -77,7 +77,10 @@ class Queue:
         self._start_next()
 
     def resume(self, unfinished: Iterable[GenerationRequest]) -> None:
-        """Go on with what an earlier run left: what ran then runs first; the others may have waited too long by now."""
+        """Go on with what an earlier run left, given in the order in which it was taken.
+
+        What ran then runs again, before all others. What waited may have waited too long by now.
+        """
         waiting: list[GenerationRequest] = []
         for request in unfinished:
             left = _time_to_start(request)
@@ -85,7 +88,7 @@ class Queue:
                 self._time_out(request)
             else:
                 waiting.append(request)
-        for request in sorted(waiting, key=lambda one: one.started_at is None):
+        for request in waiting:
             self._enqueue(request)
         self._start_next()
 
@@ -119,6 +122,7 @@ class Queue:
         await asyncio.gather(*runs, return_exceptions=True)
 
     def _enqueue(self, request: GenerationRequest) -> None:
+        # One that has run before comes first in its lane: it is older than all that waited there when it began.
         lane = self._waiting_low if request.low_priority and request.started_at is None else self._waiting
         left = _time_to_start(request)
         lane[request] = None if left is None else asyncio.get_running_loop().call_later(left, self._time_out, request)

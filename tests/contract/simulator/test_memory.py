@@ -135,7 +135,8 @@ async def test_killed_in_the_middle_it_goes_on_and_bills_each_request_once(path:
     async with process("--port", str(port), *arguments, "0") as (fal, _):
         for one in taken:
             await fal.finished(one)
-            assert (await fal.get(one["response_url"]))[0] == 200
+            status, body = await fal.get(one["response_url"])
+            assert (status, body["images"][0]["url"].startswith(f"{fal.origin}/files/")) == (200, True)
         listed = [item["request_id"] for item in (await fal.get(LISTING))[1]["items"]]
         ledger = await fal.ledger()
         told = {json.loads((await receiver.take())[1])["request_id"] for _ in taken}
@@ -178,25 +179,47 @@ async def test_whenever_it_is_killed_what_it_answered_for_is_there(path: Path) -
 
 async def test_the_time_to_start_runs_on_while_it_is_down(busy: Config, path: Path, receiver: Receiver) -> None:
     async with running(busy) as fal:
+        _, first = await fal.submit()
         ran, late, low, patient = [
             (await fal.submit(query=receiver.query, **headers))[1]["request_id"]
             for headers in (
-                {"X-Fal-Request-Timeout": "60", "X-Fal-Queue-Priority": "low"},
+                {"X-Fal-Request-Timeout": "60"},
                 {"X-Fal-Request-Timeout": "60"},
                 {"X-Fal-Queue-Priority": "low"},
                 {"X-Fal-Request-Timeout": "7200"},
             )
         ]
+        async with fal.http.put(first["cancel_url"]) as response:
+            assert response.status == 202
     age(path, "received_at", 1)
-    async with running(busy) as fal:
-        outcomes = {request["request_id"]: request["outcome"] for request in (await fal.ledger())["requests"]}
-        assert outcomes == {ran: "running", late: "timeout", low: "queued", patient: "queued"}
+    async with running(replace(busy, concurrency=2)) as fal:
+        outcomes = {request["request_id"]: request["outcome"] for request in (await fal.ledger())["requests"][1:]}
+        assert outcomes == {ran: "running", late: "timeout", low: "queued", patient: "running"}
         told = json.loads((await receiver.take())[1])
         assert (told["request_id"], told["status"]) == (late, "ERROR")
+
+
+async def test_what_ran_at_low_priority_keeps_its_place_before_the_others(busy: Config) -> None:
+    async with running(busy) as fal:
+        await fal.submit(**{"X-Fal-Queue-Priority": "low"})
+        await fal.submit(**{"X-Fal-Queue-Priority": "low"})
+        await fal.submit()
+    async with running(busy) as fal:
+        assert [request["outcome"] for request in (await fal.ledger())["requests"]] == ["running", "queued", "queued"]
         positions = [
-            (await fal.get(f"/fal-ai/krea-2/requests/{one}/status"))[1]["queue_position"] for one in (patient, low)
+            (await fal.get(f"/fal-ai/krea-2/requests/{request['request_id']}/status"))[1]["queue_position"]
+            for request in (await fal.ledger())["requests"][1:]
         ]
-        assert positions == [0, 1]
+    assert positions == [1, 0]
+
+
+async def test_one_that_died_before_it_could_answer_says_so(busy: Config, path: Path) -> None:
+    async with running(busy) as fal:
+        await fal.submit()
+    tear(path, lambda whole: whole[: whole.index(b"\n") + 1])
+    async with running(busy) as fal:
+        (request,) = (await fal.ledger())["requests"]
+    assert (request["outcome"], request["reply"]) == ("running", "lost")
 
 
 async def test_the_rest_of_the_time_to_start_is_kept(busy: Config) -> None:
