@@ -47,9 +47,10 @@ class Address:
         """Raises MisuseError for what is no http(s) URL, and for a key that no header can carry."""
         try:
             parsed = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
+            parsed.host.encode("idna")
+        except (httpx.InvalidURL, ValueError) as error:
             raise MisuseError(f"{self.url!r} is not a URL: {error}") from None
-        if parsed.scheme not in {"http", "https"} or not parsed.host:
+        if parsed.scheme not in {"http", "https"} or not parsed.host or (parsed.port or 0) > 65535:
             raise MisuseError(f"{self.url!r} is not the URL of an API, such as http://127.0.0.1:8000")
         if not self.api_key:
             raise MisuseError("no API key: set DARKROOM_API_KEY, or give api_key")

@@ -35,7 +35,14 @@ _EXIT_CODES: Final = """
 
 def build() -> typer.Typer:
     """The whole command line."""
-    app = typer.Typer(name="darkroom", no_args_is_help=True, rich_markup_mode="rich", help=_HELP, epilog=_EXIT_CODES)
+    app = typer.Typer(
+        name="darkroom",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        help=_HELP,
+        epilog=_EXIT_CODES,
+        pretty_exceptions_enable=False,  # they may show the values of variables: the key is one
+    )
     app.command("render", epilog=render.EXAMPLES)(render.render)
     app.add_typer(jobs.app, name="jobs")
     app.command("usage")(account.usage)
