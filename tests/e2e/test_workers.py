@@ -47,7 +47,13 @@ def test_a_worker_asked_to_leave_gives_its_jobs_back(house: Studio) -> None:
 
 def test_the_slots_are_never_overfull_while_workers_die(tmp_path: Path) -> None:
     """Two workers, kill -9 in turns, in the middle of everything: fal never sees a fifth request at a time."""
-    environment = {"DARKROOM_FAL_CONCURRENCY": str(SLOTS), "DARKROOM_FAL_INTERACTIVE_RESERVE": "0"}
+    environment = {
+        "DARKROOM_FAL_CONCURRENCY": str(SLOTS),
+        "DARKROOM_FAL_INTERACTIVE_RESERVE": "0",
+        # A worker that dies between the intent and the POST leaves a doubt: so long until it is proven absent.
+        "DARKROOM_FAL_START_TIMEOUT_SECONDS": "10",
+        "DARKROOM_FAL_MAX_RUN_SECONDS": "5",
+    }
     simulator = ("--latency", "0.5", "--concurrency", str(SLOTS + 4), "--pool")
     with studio(tmp_path, workers=2, environment=environment, simulator=simulator) as house:
         prompts = [f"one of many {number}" for number in range(40)]
