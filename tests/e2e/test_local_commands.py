@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from infra.local.ports import free_port
+from infra.local.program import Program
 from infra.local.stack import Stack
 
 pytestmark = pytest.mark.timeout(240)
@@ -180,16 +181,29 @@ def test_a_second_up_on_the_same_data_refuses(tmp_path: Path) -> None:
         assert process.poll() is None
 
 
-def test_api_and_workers_that_die_come_back_and_work(tmp_path: Path) -> None:
+def die(program: Program) -> None:
+    """End it as a fault would, and return when the supervisor has brought it back."""
+    os.kill(dead := program.pid, signal.SIGKILL)
+    while program.pid == dead:
+        time.sleep(0.02)
+    program.wait_ready()
+
+
+def test_api_workers_and_simulator_that_die_come_back_and_work(tmp_path: Path) -> None:
     said: list[str] = []
-    with Stack(tmp_path, environment=bare_environment(), workers=1, say=said.append) as stack:
+    slow = ("--latency", "2", "--latency-sigma", "0")
+    with Stack(tmp_path, environment=bare_environment(), workers=1, simulator_arguments=slow, say=said.append) as stack:
         headers = {"Authorization": f"Bearer {stack.api_key}"}
-        for program in (stack.api, *stack.workers):
-            os.kill(dead := program.pid, signal.SIGKILL)
-            while program.pid == dead:
-                time.sleep(0.02)
-            program.wait_ready()
+        assert stack.simulator is not None
+        die(stack.api)
+        die(stack.workers[0])
         with httpx.Client(base_url=stack.url, headers=headers, timeout=70, trust_env=False) as api:
-            job_id = api.post("/v1/jobs", json={"input": {"prompt": "a fox"}}).json()["id"]
-            assert wait_for(api, job_id)["status"] == "succeeded"
-    assert [line.split()[0] for line in said] == ["api", "worker-1"]
+            job_id = ask(api, "a fox")
+            while all_jobs(api)[0]["fal_request_id"] is None:
+                time.sleep(0.02)
+            die(stack.simulator)
+            job = wait_for(api, job_id)
+        ledger = httpx.get(f"{stack.simulator.url}/_sim/ledger", trust_env=False).json()
+    assert (job["status"], len(job["submissions"]), job["error"]) == ("succeeded", 1, None)
+    assert (len(ledger["requests"]), ledger["totals"]["billed"], ledger["counters"]["posts"]) == (1, 1, 0)
+    assert [line.split()[0] for line in said] == ["api", "worker-1", "simulator"]
