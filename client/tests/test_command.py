@@ -8,16 +8,26 @@ import pty
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from typer.testing import CliRunner
 
 from client.tests.kit import JOB_ID, PICTURE, SECRET_KEY, Said, Server, image_document, job_document, problem, says
+from darkroom_client.cli.main import build
 
 COMMAND = str(Path(sys.executable).with_name("darkroom"))
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 class Shell:
@@ -25,36 +35,26 @@ class Shell:
 
     def __init__(self, api: Server, directory: Path) -> None:
         self.directory = directory
-        self.environment = {
-            "PATH": os.defpath,
-            "HOME": str(directory),
-            "LANG": "C.UTF-8",
-            "DARKROOM_URL": api.url,
-            "DARKROOM_API_KEY": SECRET_KEY,
-        }
+        self.environment = {"DARKROOM_URL": api.url, "DARKROOM_API_KEY": SECRET_KEY}
 
-    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run it without a terminal."""
-        done = subprocess.run(
-            [COMMAND, *words],
-            cwd=self.directory,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr
-        assert SECRET_KEY not in done.stdout + done.stderr
-        return done
+    def run(self, *words: str, **environment: str) -> Done:
+        """Run it in this process, without a terminal."""
+        result = CliRunner().invoke(build(), words, env=self.environment | environment)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert SECRET_KEY not in result.output
+        return Done(result.exit_code, result.stdout, result.stderr)
 
     def start(self, *words: str, **streams: Any) -> subprocess.Popen[str]:  # noqa: ANN401 - Popen's
-        """Start it."""
-        return subprocess.Popen([COMMAND, *words], cwd=self.directory, env=self.environment, text=True, **streams)
+        """Start it as a process of its own."""
+        plain = {"PATH": os.defpath, "HOME": str(self.directory), "LANG": "C.UTF-8", "COLUMNS": "100"}
+        return subprocess.Popen(
+            [COMMAND, *words], cwd=self.directory, env=plain | self.environment, text=True, **streams
+        )
 
 
 @pytest.fixture
-def shell(api: Server, tmp_path: Path) -> Shell:
+def shell(api: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.chdir(tmp_path)
     return Shell(api, tmp_path)
 
 
@@ -143,11 +143,11 @@ def test_ctrl_c_leaves_the_job_and_says_so(api: Server, shell: Shell) -> None:
     assert not any(heard.target.endswith("/cancel") for heard in api.heard)
 
 
-def test_a_terminal_sees_a_moving_line_and_no_bare_paths(api: Server, shell: Shell) -> None:
-    api.then(says(job_document("queued"), 202), stream(job_document("running"), rendered(api)), Said(body=PICTURE))
+def on_a_terminal(shell: Shell, *words: str) -> str:
+    """What a terminal of 100 columns shows of a run that goes well."""
     ours, theirs = pty.openpty()
-    shell.environment |= {"TERM": "xterm-256color", "COLUMNS": "100"}
-    process = shell.start("render", "a fox", stdout=theirs, stderr=theirs, stdin=theirs)
+    shell.environment |= {"TERM": "xterm-256color"}
+    process = shell.start(*words, stdout=theirs, stderr=theirs, stdin=theirs)
     os.close(theirs)
     shown = b""
     try:
@@ -157,7 +157,12 @@ def test_a_terminal_sees_a_moving_line_and_no_bare_paths(api: Server, shell: She
         pass
     os.close(ours)
     assert process.wait(30) == 0
-    text = shown.decode()
+    return shown.decode()
+
+
+def test_a_terminal_sees_a_moving_line_and_no_bare_paths(api: Server, shell: Shell) -> None:
+    api.then(says(job_document("queued"), 202), stream(job_document("running"), rendered(api)), Said(body=PICTURE))
+    text = on_a_terminal(shell, "render", "a fox")
     assert "\x1b[?25l" in text
     assert "generating" in text
     assert text.count(f"out/{JOB_ID}-0.png") == 1
@@ -233,6 +238,15 @@ def test_a_listing_for_a_pipe_is_one_job_a_line(api: Server, shell: Shell) -> No
         (JOB_ID, "succeeded", "a fox"),
     ]
     assert api.heard[0].target == "/v1/jobs?status=running&limit=2"
+
+
+def test_on_a_terminal_a_long_prompt_leaves_the_id_whole(api: Server, shell: Shell) -> None:
+    api.then(says({"data": [job_document(input={"prompt": "a fox " * 100})]}))
+    text = on_a_terminal(shell, "jobs", "ls")
+    assert JOB_ID in text
+    assert "$0.0084" in text
+    assert "a fox a fox" in text
+    assert len(text.splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Final
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -16,6 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 Json = dict[str, object] | list[dict[str, object]]
+
+
+_GAP: Final = 2
+_ROOM_MIN: Final = 10
 
 
 class Out:
@@ -51,18 +56,16 @@ class Out:
             for row in rows:
                 self.value_line(row)
             return
-        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        shown = [[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows]
+        # Only the last column gives way where the terminal is narrow: half an id is none.
+        *widths, _ = (max(len(title), *map(len, column)) for title, *column in zip(titles, *shown, strict=True))
+        room = self._results.width - sum(width + _GAP for width in widths)
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, _GAP, 0, 0))
         for title in titles:
-            last = title == titles[-1]
-            table.add_column(
-                title,
-                justify="right" if title in numbers else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-                ratio=1 if last else None,
-            )
-        for row in rows:
-            table.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in row))
+            table.add_column(title, justify="right" if title in numbers else "left", no_wrap=True)
+        for row in shown:
+            row[-1].truncate(max(room, _ROOM_MIN), overflow="ellipsis")
+            table.add_row(*row)
         self._results.print(table, soft_wrap=False)
 
     def value_line(self, row: Sequence[str | Text]) -> None:
