@@ -6,12 +6,12 @@ BIN := .venv/bin
 
 setup: .venv/.ready
 
-.venv/.ready: requirements.lock pyproject.toml
+.venv/.ready: requirements.lock pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Darkroom needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "setting up .venv (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e ./client
 	@touch $@
 
 demo: setup
@@ -23,12 +23,21 @@ up: setup
 test: setup
 	@$(BIN)/python -m pytest
 
+# JOBS, SEED and SCENARIO (one or more, with commas) choose what is run: docs/reliability.md.
+chaos: setup
+	@$(BIN)/python -m tests.chaos.main --jobs $(or $(JOBS),300) --seed $(or $(SEED),1) --scenario "$(SCENARIO)"
+
+bench: setup
+	@$(BIN)/python -m bench.throughput
+	@$(BIN)/python -m bench.lost_replies
+
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m infra.check_lock
+	@$(BIN)/python -m infra.diagrams --check
 
 format: setup
 	@$(BIN)/ruff check --fix-only .

@@ -26,9 +26,10 @@ def create_app(services: Services) -> FastAPI:
         title="Darkroom", version=version("darkroom"), description=_DESCRIPTION, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    for room in (jobs, batches, events, deliveries, usage, callback, health):
-        app.include_router(room.router)
-    problems.install(app)
+    routers = [room.router for room in (jobs, batches, events, deliveries, usage, callback, health)]
+    for router in routers:
+        app.include_router(router)
+    problems.install(app, [route for router in routers for route in router.routes])
     openapi.install(app)
 
     def limit(path: str) -> int:

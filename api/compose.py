@@ -147,22 +147,41 @@ class Services:
 
 @asynccontextmanager
 async def compose(settings: ApiSettings) -> AsyncIterator[Services]:
-    """Build everything inside the running loop; leaving closes it. Nothing here needs Redis or S3 to be there."""
+    """Build everything inside the running loop; leaving closes it. Nothing here needs Redis or S3 to be there yet.
+
+    Raises ValueError where Redis is there and is a cluster.
+    """
     url = settings.redis_url.get_secret_value()
     redis = connect(url)
     listening = connect(url, connections=_WAITERS)
     bucket = _bucket(settings)
     verifier = CallbackVerifier(settings.fal_jwks_url, allow_http_hosts=_http_hosts(settings))
     services = _services(settings, redis, listening, bucket, verifier)
-    watching = asyncio.create_task(services.pressure.watch(services.beginning), name="store-pressure")
     try:
-        yield services
+        await _look_at(services.server)
+        watching = asyncio.create_task(services.pressure.watch(services.beginning), name="store-pressure")
+        try:
+            yield services
+        finally:
+            await _end(watching)
     finally:
-        await _end(watching)
         await verifier.close()
         await bucket.close()
         await listening.aclose()
         await redis.aclose()
+
+
+async def _look_at(server: RedisServer) -> None:
+    """Say what is wrong with the store. One that is not there yet is waited for while serving."""
+    try:
+        facts = await server.facts()
+    except UnavailableError:
+        logger.warning("Redis is not reachable yet: requests are answered 503 until it is")
+        return
+    if facts.cluster:
+        raise ValueError("DARKROOM_REDIS_URL: this is a Redis Cluster; Darkroom's scripts need one server")
+    for shortcoming in (*facts.dangers(), *facts.unknowns()):
+        logger.warning("Redis: %s", shortcoming)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Final
@@ -13,12 +13,9 @@ from typing import Final
 import uvicorn
 
 from api.app import create_app
-from api.compose import Services, compose
+from api.compose import compose
 from darkroom import logs
-from darkroom.domain.errors import UnavailableError
 from darkroom.settings import ApiSettings, load
-
-logger = logging.getLogger(__name__)
 
 _GRACE_SECONDS: Final = 10
 
@@ -45,11 +42,8 @@ def main() -> None:
 async def serve(settings: ApiSettings) -> None:
     """Serve until a signal: open requests are finished, waiting callers answered at once, then everything closed."""
     async with compose(settings) as services:
-        await _look_at_store(services)
         config = uvicorn.Config(
             create_app(services),
-            host=settings.host,
-            port=settings.port,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -66,7 +60,7 @@ async def serve(settings: ApiSettings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        with config.bind_socket() as listener:
+        with _listening(settings.host, settings.port) as listener:
             host, port = listener.getsockname()[:2]
             name = f"[{host}]" if ":" in host else host
             sys.stdout.write(f"Darkroom's API listens on http://{name}:{port}\n")
@@ -74,17 +68,12 @@ async def serve(settings: ApiSettings) -> None:
             await server.serve(sockets=[listener])
 
 
-async def _look_at_store(services: Services) -> None:
-    """Say what is wrong with it. Redis that is not there yet is waited for while serving; a cluster is refused."""
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens before its address is told to anyone. Raises OSError naming the address."""
     try:
-        facts = await services.server.facts()
-    except UnavailableError:
-        logger.warning("Redis is not reachable yet: requests are answered 503 until it is")
-        return
-    if facts.cluster:
-        raise ValueError("DARKROOM_REDIS_URL: this is a Redis Cluster; Darkroom's scripts need one server")
-    for shortcoming in facts.shortcomings():
-        logger.warning("Redis: %s", shortcoming)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as fault:
+        raise OSError(f"cannot listen on {host}:{port}: {fault.strerror}") from None
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from darkroom.domain.errors import (
     BlockedError,
@@ -164,8 +165,9 @@ def problem_response(
     return Response(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def install(app: FastAPI) -> None:
-    """Make every error that leaves the application a problem document."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Make every error that leaves the application a problem document. `routes` are the application's own."""
+    app.state.routes = routes
     app.add_exception_handler(DarkroomError, _on_darkroom_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -177,6 +179,11 @@ def code_of(error: DarkroomError) -> str:
     if error.code in KINDS:
         return error.code
     return next((code for kind, code in _CLASSES if isinstance(error, kind)), "internal")
+
+
+def sentence(finding: str) -> str:
+    """Pydantic's message without its preamble for errors that validators raise."""
+    return finding.removeprefix("Value error, ")
 
 
 async def _on_darkroom_error(request: Request, error: Exception) -> Response:
@@ -198,7 +205,7 @@ async def _on_darkroom_error(request: Request, error: Exception) -> Response:
 async def _on_invalid_parameters(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     mistakes = [
-        Mistake(parameter=".".join(str(part) for part in fault["loc"][1:]), detail=fault["msg"])
+        Mistake(parameter=".".join(str(part) for part in fault["loc"][1:]), detail=sentence(fault["msg"]))
         for fault in error.errors()
     ]
     detail = "; ".join(f"{mistake.parameter}: {mistake.detail}" for mistake in mistakes)
@@ -209,7 +216,19 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _HTTP_CODES.get(error.status_code, "http_error")
     detail = KINDS["not_found"].remedy if error.status_code == 404 else str(error.detail)
-    return problem_response(request, code, detail, headers=error.headers, status=error.status_code)
+    headers = _allow(request) if error.status_code == 405 else error.headers
+    return problem_response(request, code, detail, headers=headers, status=error.status_code)
+
+
+def _allow(request: Request) -> dict[str, str]:
+    """All methods of the path: the router names those of the first route that it met."""
+    methods = {
+        method
+        for route in request.app.state.routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods
+    }
+    return {"Allow": ", ".join(sorted(methods))}
 
 
 async def _on_fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the server logs it

@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from api.auth import AccountId
-from api.problems import InvalidRequestError, Mistake
+from api.problems import InvalidRequestError, Mistake, sentence
 from darkroom.domain.errors import PermanentError
 from darkroom.domain.pointers import escaped, findings
 
@@ -66,7 +66,7 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON there is
 
 def invalid(fault: ValidationError, document: Any) -> InvalidRequestError:  # noqa: ANN401 - any JSON there is
     """Pydantic's findings as JSON pointers into the document."""
-    mistakes = [Mistake(pointer=pointer, detail=detail) for pointer, detail in findings(fault, document)]
+    mistakes = [Mistake(pointer=pointer, detail=sentence(detail)) for pointer, detail in findings(fault, document)]
     detail = "; ".join(f"{mistake.pointer or 'the body'}: {mistake.detail}" for mistake in mistakes[:5])
     return InvalidRequestError(detail, mistakes)
 

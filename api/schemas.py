@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
 from darkroom.domain.batch_line import Metadata
-from darkroom.domain.ids import is_id
 from darkroom.domain.krea import MODEL, KreaInput, PlainText
 from darkroom.domain.lifecycle import DeliveryStatus, JobStatus, Lane, Stage
 from darkroom.domain.representation import DeliveryView, EventView, JobView
@@ -16,18 +16,22 @@ from darkroom.domain.representation import DeliveryView, EventView, JobView
 DEADLINE_SECONDS_MAX: Final = 30 * 86400
 
 
-def _job_id(value: str) -> str:
-    if not is_id(value, "job"):
-        raise ValueError("is not a job's id")
-    return value
+_NAME: Final = "[0-9a-hjkmnp-tv-z]{26}$"
 
 
-def _batch_id(value: str) -> str:
-    if not is_id(value, "batch"):
-        raise ValueError("is not a batch's id")
-    return value
+def _written_as(pattern: str, example: str) -> BeforeValidator:
+    """Pydantic reads numbers as times too; here only what ISO 8601 writes is one."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and not re.match(pattern, value):
+            raise ValueError(f"must be written like {example}")
+        return value
+
+    return BeforeValidator(check)
 
 
+Moment = Annotated[AwareDatetime, _written_as(r"\d{4}-\d\d-\d\d[Tt ]\d\d:", "2026-02-01T12:00:00Z")]
+Day = Annotated[date, _written_as(r"\d{4}-\d\d-\d\d$", "2026-02-01")]
 Wait = Annotated[int, Field(ge=0, le=60, description="Seconds to wait for the job's end before answering.")]
 Limit = Annotated[int, Field(ge=1, le=100)]
 
@@ -76,9 +80,9 @@ class JobsQuery(BaseModel):
     status: JobStatus | None = None
     stage: Stage | None = None
     lane: Lane | None = None
-    batch_id: Annotated[str, AfterValidator(_batch_id)] | None = None
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
+    batch_id: Annotated[str, Field(pattern="^batch_" + _NAME)] | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
     limit: Limit = 20
     cursor: Annotated[str, Field(max_length=512)] | None = None
 
@@ -100,7 +104,7 @@ class DeliveriesQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    job_id: Annotated[str, AfterValidator(_job_id)] | None = None
+    job_id: Annotated[str, Field(pattern="^job_" + _NAME)] | None = None
     status: DeliveryStatus | None = None
 
 
@@ -109,8 +113,8 @@ class UsageQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    first_day: Annotated[date | None, Field(alias="from")] = None
-    last_day: Annotated[date | None, Field(alias="to")] = None
+    first_day: Annotated[Day | None, Field(alias="from")] = None
+    last_day: Annotated[Day | None, Field(alias="to")] = None
 
 
 class JobList(BaseModel):

@@ -1,4 +1,4 @@
-"""Reading a batch's upload as it arrives: unpacked, out of its form, in one of the known formats; never more than a piece of it."""
+"""Reading a batch's upload as it arrives: unpacked, and out of its form; never more than a piece of it is held."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _normaliser(media_type: str) -> Normaliser:
 
 
 class _Form:
-    """The first file of a form (a part with a file name, or called `file`). `kind` is its media type once it has begun."""
+    """The first file of a form: a part with a file name, or called `file`. `kind` is its media type once it began."""
 
     def __init__(self, boundary: bytes) -> None:
         self.kind: str | None = None

@@ -376,7 +376,10 @@ class Schedule(Protocol):
         """Hand out free permits. Seconds until it is worth trying again, None when only an event can tell."""
 
     async def tick(self) -> list[str]:
-        """Apply due timers. Returns those that need more than the store: `reconcile:JOB`, `deadline:JOB`, `intake:BATCH` and the like."""
+        """Apply due timers.
+
+        Returns those that need more than the store: `reconcile:JOB`, `deadline:JOB`, `intake:BATCH` (see BatchTimer).
+        """
 
     async def leases(self) -> list[tuple[str, str, int]]:
         """All running jobs: (job id, lease, expiry in ms)."""
@@ -438,7 +441,7 @@ class Deliveries(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What became of a wish to upload under an idempotency key: a batch of an earlier request, or `busy`, or neither."""
+    """What is known of an upload's idempotency key: a batch of an earlier request, or `busy`, or neither."""
 
     batch_id: str | None = None
     fingerprint: str = ""

@@ -53,11 +53,10 @@ class Callbacks:
 
     def announce(self, request: GenerationRequest) -> None:
         """Begin to tell the receiver how a request ended. A cancelled one is not told: nobody has seen fal do it."""
-        if (
-            request.callback_url is None
-            or request.state == "cancelled"
-            or self._faults.take("callback_never") is not None
-        ):
+        if request.callback_url is None or request.state == "cancelled" or request.told:
+            return
+        if self._faults.take("callback_never") is not None:
+            self._settle(request)
             return
         for _ in range(1 if self._faults.take("callback_twice") is None else 2):
             task = asyncio.get_running_loop().create_task(self._deliver(request, request.callback_url))
@@ -86,9 +85,14 @@ class Callbacks:
             sent_at = int(time.time() - (stale["seconds"] if stale else 0))
             if await self._post(url, body, sign(key, request_id=request.request_id, sent_at=sent_at, body=body)):
                 self._ledger.counters["callbacks_acknowledged"] += 1
-                return
+                break
             if pause is not None:
                 await asyncio.sleep(pause)
+        self._settle(request)
+
+    def _settle(self, request: GenerationRequest) -> None:
+        request.told = True
+        self._ledger.note(request)
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> bool:
         self._ledger.counters["callback_posts"] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -56,7 +57,8 @@ def refused(details: list[Detail], *, billed: bool = False) -> Verdict:
 class GenerationRequest:
     """A request that fal took. `arguments` is the JSON as sent; `input` is None where only the runner will find it bad.
 
-    `reply` is what became of the answer to the submit: `sent`, `lost`, or the name of the fault that spoiled it.
+    `reply` is what became of the answer to the submit: `sent`, `lost`, or the name of the fault that spoiled it. `told`
+    says that its callback was answered, or given up. `started_at` of a queued one: it ran when the simulator died.
     """
 
     request_id: str
@@ -75,6 +77,7 @@ class GenerationRequest:
     unsafe: bool = False
     seed: int = 0
     reply: str = "pending"
+    told: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -102,9 +105,9 @@ class GenerationRequest:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def changed(self) -> None:
-        """Return at the next change of state."""
-        await self._changed.wait()
+    def changed(self) -> Coroutine[Any, Any, Literal[True]]:
+        """To be awaited: returns at the first change of state after this call, even if it came before the await."""
+        return self._changed.wait()
 
     def status(self, position: int, *, logs: bool) -> dict[str, Any]:
         """The queue's status object. `queue_position` and `logs` are always there: fal-client 1.0.3 insists on them."""

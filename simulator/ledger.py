@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from simulator.generation import GenerationRequest
+from simulator.memory import Memory
 
 
 class Ledger:
-    """Keeps the requests and the counters of one run.
+    """Keeps the requests in the order in which they were taken, and the counters of this run.
 
-    With a path, each change of a request is also appended to that file as one JSON line, flushed at once: a request's
-    last line is its newest.
+    With a path, each change of a request is also kept in that file, and the requests of earlier runs are there again:
+    those that had ended as they were, the others queued. Raises what `Memory` raises.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.requests: dict[str, GenerationRequest] = {}
-        self.ended: list[GenerationRequest] = []
+        self._memory = Memory(path) if path else None
+        recalled = self._memory.recalled if self._memory else []
+        self.requests = {request.request_id: request for request in recalled}
+        self.ended = sorted((request for request in recalled if request.ended_at), key=attrgetter("ended_at"))
         self.counters: Counter[str] = Counter()
-        self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
 
     def accept(self, request: GenerationRequest) -> None:
         """Note a request that was taken."""
@@ -36,10 +38,9 @@ class Ledger:
         self.note(request)
 
     def note(self, request: GenerationRequest) -> None:
-        """Append a request's present state to the file, if there is one."""
-        if self._file and not self._file.closed:
-            self._file.write(json.dumps(request.entry()) + "\n")
-            self._file.flush()
+        """Keep a request's present state in the file, if there is one; not what a reset has made it forget."""
+        if self._memory and request.request_id in self.requests:
+            self._memory.note(request)
 
     def observe(self, *, queued: int, running: int) -> None:
         """Keep the highest tide."""
@@ -47,15 +48,17 @@ class Ledger:
         self.counters["max_running"] = max(self.counters["max_running"], running)
 
     def reset(self) -> None:
-        """Forget everything; the file keeps what was written."""
+        """Forget everything, in the file too."""
+        if self._memory:
+            self._memory.forget()
         self.requests.clear()
         self.ended.clear()
         self.counters.clear()
 
     def close(self) -> None:
         """Close the file."""
-        if self._file:
-            self._file.close()
+        if self._memory:
+            self._memory.close()
 
     def document(self, *, summary: bool = False) -> dict[str, Any]:
         """The ledger; a `summary` leaves the requests out.

@@ -14,6 +14,7 @@ from typing import Any
 
 from simulator.config import Config, FaultRule
 from simulator.faults import CATALOGUE, Faults
+from simulator.memory import UnreadableLedgerError
 from simulator.server import Simulator
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"darkroom-simulator: {error}")
     try:
         asyncio.run(_serve(config))
-    except OSError as error:
+    except (OSError, UnreadableLedgerError) as error:
         sys.exit(f"darkroom-simulator: {error}")
 
 
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--fault", action="append", default=[], metavar="NAME=RATE[,ARG=VALUE...]", help="strike a share of requests")
     add("--require-key", help="the only API key taken (default: any)")
     add("--public-origin", help="what returned URLs start with (default: the caller's Host)")
-    add("--ledger", type=Path, metavar="PATH", help="append every change of a request there as a JSON line")
+    add("--ledger", type=Path, metavar="PATH", help="remember requests there, over restarts and kills")
     add("--result-ttl", type=float, default=defaults.result_ttl, help="seconds a result is kept (default 3600)")
     add("--validate-at", choices=("submit", "run"), default=defaults.validate_at, help="where a bad input is refused")
     add("--verbose", action="store_true")

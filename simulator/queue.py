@@ -7,7 +7,7 @@ import base64
 import logging
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from simulator.faults import Faults
@@ -24,6 +24,13 @@ def picture_order(request: GenerationRequest, index: int) -> Order:
     assert request.input is not None, "only a request with a readable input has pictures"
     width, height = request.input.size
     return Order(request.input.prompt, request.seed + index, width, height, request.input.output_format, request.unsafe)
+
+
+def _time_to_start(request: GenerationRequest) -> float | None:
+    """Seconds until it ends if it has not begun by then; None when nothing limits that, or it had begun before."""
+    if request.start_timeout is None or request.started_at is not None:
+        return None
+    return request.start_timeout - (now() - request.received_at).total_seconds()
 
 
 class Queue:
@@ -65,12 +72,25 @@ class Queue:
 
     def add(self, request: GenerationRequest) -> None:
         """Take a request. It runs, or ends as a timeout if it has not begun within its start timeout."""
-        lane = self._waiting_low if request.low_priority else self._waiting
-        lane[request] = None
         self._ledger.accept(request)
+        self._enqueue(request)
         self._start_next()
-        if request.state == "queued" and request.start_timeout is not None:
-            lane[request] = asyncio.get_running_loop().call_later(request.start_timeout, self._time_out, request)
+
+    def resume(self, unfinished: Iterable[GenerationRequest]) -> None:
+        """Go on with what an earlier run left, given in the order in which it was taken.
+
+        What ran then runs again, before all others. What waited may have waited too long by now.
+        """
+        waiting: list[GenerationRequest] = []
+        for request in unfinished:
+            left = _time_to_start(request)
+            if left is not None and left <= 0:
+                self._time_out(request)
+            else:
+                waiting.append(request)
+        for request in waiting:
+            self._enqueue(request)
+        self._start_next()
 
     def position(self, request: GenerationRequest) -> int:
         """How many wait before this one, from 0."""
@@ -101,6 +121,12 @@ class Queue:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
 
+    def _enqueue(self, request: GenerationRequest) -> None:
+        # One that has run before comes first in its lane: it is older than all that waited there when it began.
+        lane = self._waiting_low if request.low_priority and request.started_at is None else self._waiting
+        left = _time_to_start(request)
+        lane[request] = None if left is None else asyncio.get_running_loop().call_later(left, self._time_out, request)
+
     def _start_next(self) -> None:
         self._ledger.observe(queued=self.queued, running=self.running)
         while len(self._running) < self._concurrency and self.queued:
@@ -109,6 +135,7 @@ class Queue:
             self._leave_queue(request)
             request.started_at = now()
             request.move("running")
+            self._ledger.note(request)
             self._running[request] = asyncio.get_running_loop().create_task(self._run(request))
         self._ledger.observe(queued=self.queued, running=self.running)
 

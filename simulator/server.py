@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 from aiohttp import web
@@ -22,13 +23,15 @@ from simulator.watching import Watching
 
 _WITHOUT_KEY = ("/files/", "/.well-known/", "/_sim/")
 _SHUTDOWN_SECONDS = 1.0
+_BACKLOG = 1024
 
 
 class Simulator:
     """A fal of one's own, in this process and on this event loop.
 
     `start` returns the origin (`http://127.0.0.1:PORT`) once connections are taken; `stop` drops what is running and
-    leaves no task, thread or socket behind. Requests live in memory: a simulator that was stopped has forgotten them.
+    leaves no task, thread or socket behind. With a ledger's file, the next simulator on that file goes on where this
+    one was stopped or killed; without one, all is forgotten.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -41,9 +44,18 @@ class Simulator:
 
         Raises:
             OSError: the address is taken, or the ledger's file cannot be opened.
+            UnreadableLedgerError: the ledger's file holds something else.
         """
         config = self._config
-        self.ledger = Ledger(config.ledger_path)
+        # Bound first: a second simulator at the same address ends here and leaves the ledger alone. Callers wait in the
+        # backlog while it is read.
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        listener = socket.create_server((config.host, config.port), family=family, backlog=_BACKLOG)
+        try:
+            self.ledger = Ledger(config.ledger_path)
+        except BaseException:
+            listener.close()
+            raise
         self._studio = Studio(pool=config.pool)
         self._callbacks = Callbacks(
             faults=self.faults, ledger=self.ledger, retries=config.callback_retries, wait=config.callback_timeout
@@ -61,7 +73,8 @@ class Simulator:
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         try:
             await self._runner.setup()
-            await web.TCPSite(self._runner, config.host, config.port, backlog=1024).start()
+            self._go_on()
+            await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
         except OSError:
             await self.stop()
             raise
@@ -79,6 +92,12 @@ class Simulator:
         self._studio.close()
         self.ledger.close()
         self._runner = None
+
+    def _go_on(self) -> None:
+        """Take up what an earlier run on the same ledger left: what waited or ran, and callbacks not yet answered."""
+        for request in self.ledger.ended:
+            self._callbacks.announce(request)
+        self._queue.resume(request for request in self.ledger.requests.values() if request.verdict is None)
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[self._authenticate])

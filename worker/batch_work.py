@@ -1,4 +1,4 @@
-"""What a worker does for batches when their timers are due: each in a task of its own, in slices that leave the loop to the jobs."""
+"""What a worker does for batches when their timers are due, in slices that leave the loop to the jobs."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ async def compose(settings: WorkerSettings, app: Celery) -> Rooms:
             ),
         ),
         batches=batch_work(settings, RedisBatches(redis), jobs, bucket),
-        store=bucket,
+        ensure_storage=bucket.ensure_bucket,
         publisher=publisher,
         remove=jobs.delete,
         limits=Limits(

@@ -26,7 +26,7 @@ _DELIVERIES_AT_ONCE = 32
 
 
 class Engine:
-    """One event loop's jobs. Everything runs on that loop but `last_delivery`, which anyone may read."""
+    """One event loop's jobs. Everything runs on that loop but `last_delivery` and `saving`, which anyone may read."""
 
     def __init__(
         self,
@@ -45,7 +45,9 @@ class Engine:
         self._lease_seconds = lease_seconds
         self._job_room = asyncio.Semaphore(concurrency)
         self._delivery_room = asyncio.Semaphore(_DELIVERIES_AT_ONCE)
+        # By lease: a job that was rescued can come back while its former hold here still saves a reply.
         self._holds: dict[str, tuple[Job, Hold, asyncio.Task[None]]] = {}
+        self._claims: set[asyncio.Task[None]] = set()
         self._deliveries: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self.last_delivery = time.monotonic()
@@ -60,6 +62,11 @@ class Engine:
         """Jobs held now."""
         return len(self._holds)
 
+    @property
+    def saving(self) -> bool:
+        """Whether a paid POST is on its way, or its reply not saved yet. Anyone may read this too."""
+        return self._runner.saving
+
     # -- messages ------------------------------------------------------------------------------------------------------
 
     async def take_job(self, job_id: str) -> None:
@@ -67,19 +74,26 @@ class Engine:
         self.last_delivery = time.monotonic()
         if not await self._enter(self._job_room):
             return
+        claim = asyncio.create_task(self._claim(job_id, new_id("lease")))
+        self._claims.add(claim)
+        claim.add_done_callback(self._claims.discard)
+        await claim
+
+    async def _claim(self, job_id: str, lease: str) -> None:
+        job = None
         try:
-            job = await self._transitions.claim(job_id, new_id("lease"))
+            job = await self._transitions.claim(job_id, lease)
+            if job is not None and self._stopping.is_set():
+                await self._quietly(self._transitions.snooze(job.id, lease), f"giving back {job.id}")
+                job = None
         except UnavailableError:
-            # The message comes again: its timer stays until the claim.
-            job = None
-        except BaseException:
-            self._job_room.release()
-            raise
-        if job is None:
-            self._job_room.release()
-            return
-        hold = Hold(cancelling=job.cancel_requested)
-        self._holds[job.id] = (job, hold, asyncio.create_task(self._work(job, hold), name=job.id))
+            pass  # The message comes again: its timer stays until the claim.
+        finally:
+            if job is None:
+                self._job_room.release()
+        if job is not None:
+            hold = Hold(cancelling=job.cancel_requested)
+            self._holds[lease] = (job, hold, asyncio.create_task(self._work(job, hold, lease), name=job.id))
 
     async def take_delivery(self, delivery_id: str) -> None:
         """Start a delivery attempt. Waits while full."""
@@ -109,17 +123,17 @@ class Engine:
 
     # -- work ----------------------------------------------------------------------------------------------------------
 
-    async def _work(self, job: Job, hold: Hold) -> None:
+    async def _work(self, job: Job, hold: Hold, lease: str) -> None:
         try:
             await self._runner.run(job, hold)
         except asyncio.CancelledError:
             # Stopping, or the lease was lost: then the store refuses this.
-            await self._quietly(self._transitions.snooze(job.id, job.lease or ""), f"giving back {job.id}")
+            await self._quietly(self._transitions.snooze(job.id, lease), f"giving back {job.id}")
         except Exception:
             # Whatever it was, the lease runs out and the job is rescued; ten in a row end it.
             logger.exception("%s: the hold broke", job.id, extra={"job_id": job.id})
         finally:
-            self._holds.pop(job.id, None)
+            del self._holds[lease]
             self._job_room.release()
 
     async def _deliver(self, delivery_id: str) -> None:
@@ -145,11 +159,13 @@ class Engine:
             try:
                 async with self._schedule.wishes() as job_ids:
                     async for job_id in job_ids:
-                        if job_id in self._holds:
-                            await self._quietly(self._beat([self._holds[job_id]]), "a heartbeat")
-                            if job_id in self._holds:
-                                self._holds[job_id][1].wake.set()
+                        for held in [held for held in self._holds.values() if held[0].id == job_id]:
+                            await self._quietly(self._beat([held]), "a heartbeat")
+                            held[1].wake.set()
             except DarkroomError:
+                await asyncio.sleep(1)
+            except Exception:
+                logger.exception("listening for wishes broke")
                 await asyncio.sleep(1)
 
     async def _beat(self, holds: list[tuple[Job, Hold, asyncio.Task[None]]]) -> None:
@@ -166,14 +182,18 @@ class Engine:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     async def drain(self, grace: float) -> None:
-        """Take nothing more, save what was sent, give every job back. At most about `grace` seconds."""
+        """Take nothing more, save what was sent however long that takes, and give every job back.
+
+        What is not given back `grace` seconds after that is left to the rescue.
+        """
         self._stopping.set()
         tasks = [task for _, _, task in self._holds.values()]
         for task in tasks:
             task.cancel()
-        remaining = [*tasks, *self._deliveries]
+        remaining = [*tasks, *self._claims, *self._deliveries]
         if remaining:
             logger.info("giving back %d jobs", len(tasks))
+            await self._runner.saved()
             await asyncio.wait(remaining, timeout=grace)
 
     async def _quietly(self, step: Coroutine[Any, Any, Any], what: str) -> None:
@@ -181,3 +201,5 @@ class Engine:
             await step
         except DarkroomError as error:
             logger.warning("%s: %s", what, error.message)
+        except Exception:
+            logger.exception("%s broke", what)

@@ -45,9 +45,15 @@ class LoopThread:
         self._call(self._rooms.engine.take_delivery(delivery_id))
 
     def stop(self, grace: float) -> bool:
-        """Give every job back and end the loop. False when that took longer than `grace` seconds."""
+        """Give every job back and end the loop. False when that took longer than `grace` seconds.
+
+        What a paid POST takes, or the saving of its reply, is not counted.
+        """
         self._loop.call_soon_threadsafe(self._stop.set)
-        return self._ended.wait(grace)
+        while not self._ended.wait(grace):
+            if not self._rooms.engine.saving:
+                return False
+        return True
 
     @property
     def _rooms(self) -> Rooms:
@@ -86,8 +92,10 @@ class LoopThread:
         for task in done - {stop}:
             task.result()
         # Leases are kept while jobs are given back: what is being saved must not be taken for dead.
+        # The ticker is gone before: what it takes from the outbox on its way out would be lost until its timer.
         for task in (loops[0], loops[3]):
             task.cancel()
+        await asyncio.wait({loops[0], loops[3]})
         await engine.drain(DRAIN_SECONDS)
         for task in loops:
             task.cancel()
@@ -98,16 +106,12 @@ class LoopThread:
         said = False
         while True:
             try:
-                rooms = await compose(self._settings, self._app)
-                if self._settings.s3_create_bucket:
-                    await rooms.bucket.ensure_bucket()
+                return await compose(self._settings, self._app)
             except UnavailableError as error:
                 if not said:
                     logger.warning("waiting for Redis: %s", error.message)
                 said = True
                 await asyncio.sleep(0.5)
-            else:
-                return rooms
 
 
 DRAIN_SECONDS = 15.0

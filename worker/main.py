@@ -43,7 +43,10 @@ def main() -> None:
     if settings.worker_metrics_port:
         start_http_server(settings.worker_metrics_port, registry=registry_of(rooms.engine))
 
+    asked = threading.Event()
+
     def begin_to_stop(**_: object) -> None:
+        asked.set()
         # From a signal handler: the jobs are given back in another thread, while Celery stops consuming.
         threading.Thread(target=_leave, args=(loop,), daemon=True, name="leave").start()
 
@@ -61,15 +64,18 @@ def main() -> None:
     )
     logger.info("working on %s, %d jobs at once", ", ".join(settings.worker_queues), settings.worker_concurrency)
     worker.start()
-    _leave(loop)
+    if not asked.is_set():
+        # Celery ends by itself on an answer of the broker that it does not know, and calls that a warm shutdown.
+        logger.critical("Celery's consumer ended by itself: this worker ends")
+    _leave(loop, exit_code=0 if asked.is_set() else 1)
 
 
-def _leave(loop: LoopThread) -> None:
+def _leave(loop: LoopThread, *, exit_code: int = 0) -> None:
     """Give the jobs back and end the process: Celery's thread pool does not exit while its tasks run."""
     in_time = loop.stop(_EXIT_SECONDS)
     logger.info("every job is given back" if in_time else "some jobs are left to the rescue")
     logging.shutdown()
-    os._exit(0 if in_time else 1)
+    os._exit(exit_code if in_time else 1)
 
 
 if __name__ == "__main__":

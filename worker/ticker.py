@@ -10,8 +10,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from darkroom.domain.errors import DarkroomError
-from darkroom.ports import ArtifactStore, BatchTimer, Limits, Publisher, Schedule, Transitions
+from darkroom.domain.errors import DarkroomError, TransientError
+from darkroom.ports import BatchTimer, Limits, Publisher, Schedule, Transitions
 from darkroom.service.reconcile import Reconciler
 from worker.batch_work import BatchWork
 
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 _TICK_SECONDS = 0.25
 _WATCH_SECONDS = 1.0
 _STORAGE_SECONDS = 5.0
+_STORAGE_PATIENCE = 5.0
+"""A bucket that has not answered by then counts as away: a hanging S3 must not look like a slow one."""
 _SWEEP_SECONDS = 60.0
 _LOOKS_AT_ONCE = 4
 
@@ -57,7 +59,7 @@ class Ticker:
         transitions: Transitions,
         reconciler: Reconciler,
         batches: BatchWork,
-        store: ArtifactStore,
+        ensure_storage: Callable[[], Awaitable[None]],
         publisher: Publisher,
         remove: Callable[[str], Awaitable[None]],
         limits: Limits,
@@ -69,23 +71,28 @@ class Ticker:
         self._transitions = transitions
         self._reconciler = reconciler
         self._batches = batches
-        self._store = store
+        self._ensure_storage = ensure_storage
         self._publisher = publisher
         self._remove = remove
         self._limits = limits
         self._leases = LeaseWatch(lease_seconds)
         self._retention_days = retention_days
+        self._storage_check: asyncio.Future[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._look_room = asyncio.Semaphore(_LOOKS_AT_ONCE)
 
     async def run(self) -> None:
-        """Run all loops for ever."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._every(_TICK_SECONDS, self.tick))
-            group.create_task(self._every(0, self.relay))
-            group.create_task(self._every(_WATCH_SECONDS, self.watch))
-            group.create_task(self._every(_STORAGE_SECONDS, self.check_storage))
-            group.create_task(self._every(_SWEEP_SECONDS, self.sweep))
+        """Run all loops for ever. What they began ends with them."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._every(_TICK_SECONDS, self.tick))
+                group.create_task(self._every(0, self.relay))
+                group.create_task(self._every(_WATCH_SECONDS, self.watch))
+                group.create_task(self._every(_STORAGE_SECONDS, self.check_storage))
+                group.create_task(self._every(_SWEEP_SECONDS, self.sweep))
+        finally:
+            for task in (*self._looks, *filter(None, (self._storage_check,))):
+                task.cancel()
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[float | None]]) -> None:
         """Repeat a step; it may answer that it wants to come again sooner. A fault is logged and changes nothing."""
@@ -140,13 +147,23 @@ class Ticker:
 
     async def check_storage(self) -> None:
         """While pictures cannot be stored, nothing is submitted."""
+        fault = await self._storage_fault()
+        if fault is not None:
+            logger.warning("the bucket cannot be used: %s", fault.message)
+        await self._schedule.set_storage(fault)
+
+    async def _storage_fault(self) -> DarkroomError | None:
+        # One check at a time: what hangs holds a thread of the bucket's.
+        check = self._storage_check = self._storage_check or asyncio.ensure_future(self._ensure_storage())
+        await asyncio.wait({check}, timeout=_STORAGE_PATIENCE)
+        if not check.done():
+            return TransientError("the bucket does not answer", code="s3_unavailable")
+        self._storage_check = None
         try:
-            await self._store.check()
+            check.result()
         except DarkroomError as error:
-            logger.warning("the bucket cannot be used: %s", error.message)
-            await self._schedule.set_storage(error)
-        else:
-            await self._schedule.set_storage(None)
+            return error
+        return None
 
     async def sweep(self) -> None:
         """Remove records whose retention is over."""

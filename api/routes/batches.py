@@ -176,7 +176,10 @@ async def retry_failed(
     account_id: AccountId,
     query: Annotated[RetryQuery, Query()],
 ) -> BatchView:
-    """Give its failed jobs a new life, or those with one error code. What was charged is left, unless that is accepted."""
+    """Give its failed jobs a new life, or those with one error code.
+
+    What was or may have been charged is left, unless that is accepted.
+    """
     await find_batch(services, account_id, batch_id)
     await take_turn(services.rate, account_id, response)
     await services.batches.retry_failed(

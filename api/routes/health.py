@@ -27,6 +27,7 @@ _WORDS: Final = {
     "fal_key_refused": "key refused",
     "fal_out_of_balance": "out of balance",
     "fal_locked": "account locked",
+    "fal_unreachable": "unreachable",
     "fal_misrouted": "not at the configured address",
     "s3_bucket_missing": "bucket missing",
     "s3_access_denied": "access denied",

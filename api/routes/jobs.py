@@ -23,6 +23,11 @@ from darkroom.service.accept_job import AskedJob
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+_KEY_HEADER = Header(
+    alias="Idempotency-Key",
+    description="1 to 255 printable ASCII characters, quoted or bare. Kept for 7 days, and until the job has ended.",
+    json_schema_extra={"pattern": "^[!-~]([ -~]*[!-~])?$", "maxLength": 255},
+)
 _REQUEST_EXAMPLE = {
     "input": {"prompt": "a vintage travel poster for Mars", "image_size": "portrait_4_3"},
     "webhook_url": "https://shop.example/hooks/darkroom",
@@ -46,9 +51,7 @@ async def create_job(
     services: Door,
     account_id: AccountId,
     asked: Annotated[JobRequest, Depends(json_body(JobRequest))],
-    key: Annotated[
-        str | None, Header(alias="Idempotency-Key", description="1 to 255 printable ASCII characters.")
-    ] = None,
+    key: Annotated[str | None, _KEY_HEADER] = None,
     prefer: Annotated[str | None, Header(description="`wait=N`: answer when the job ended, N ≤ 60 s.")] = None,
 ) -> JobView:
     """Accept a job. Repeating with the same Idempotency-Key and request gives the same job."""

@@ -28,7 +28,7 @@ class OnInvalid(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch whose upload is stored. `canary_max_failures` is a share from 0 to 1; `fingerprint` is of the whole request."""
+    """A batch whose upload is stored. `canary_max_failures` is a share of 1; `fingerprint` is of the whole request."""
 
     id: str
     account_id: str
@@ -78,8 +78,8 @@ class Cause:
 class Batch:
     """Jobs submitted together.
 
-    `valid`, `invalid` and `estimate_usd` are known once it is judged; `rate` is ended jobs a second lately; `added` is the
-    last line whose job is made; `cursor` is how far ending or retrying its jobs has come; `life` counts its events.
+    `valid`, `invalid` and `estimate_usd` are known once it is judged; `rate` is ended jobs a second, as it was at
+    `rate_at`; `added` is the last line whose job is made; `cursor` is how far ending or retrying its jobs has come.
     """
 
     id: str
@@ -139,7 +139,7 @@ def batch_seed(batch_id: str, line: int) -> int:
 
 
 def file_name(custom_id: str | None, line: int) -> str:
-    """What a job's pictures are called in a download: its custom id, percent-encoded where a path cannot have it, or its line."""
+    """What a job's pictures are called in a download: its custom id, percent-encoded, or its line."""
     return quote(custom_id, safe="") if custom_id else str(line)
 
 

@@ -83,7 +83,7 @@ class BadLine:
 
 @dataclass(slots=True)
 class Judge:
-    """Judges the lines of one upload, in order. Sums money and pictures of the good ones; keeps the names seen, no lines."""
+    """Judges the lines of one upload, in order. Sums what the good ones ask for; keeps the names seen, no lines."""
 
     valid: int = 0
     invalid: int = 0

@@ -43,7 +43,7 @@ class BatchCostView(BaseModel):
 
 
 class ForecastView(BaseModel):
-    """When its last job will probably have ended, by the speed of the last minute or by what the deployment does now."""
+    """When its last job will probably have ended: by its speed lately, or by what the deployment does now."""
 
     finish_at: datetime
     meets_finish_by: bool | None

@@ -108,7 +108,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One fact of an account's log, about a job or a batch as it was at that moment. `seq` counts from 1 without gaps."""
+    """One fact of an account's log, about a job or a batch as it was then. `seq` counts from 1 without gaps."""
 
     id: str
     seq: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -100,7 +100,7 @@ class EventView(BaseModel):
     seq: int
     type: str
     timestamp: datetime
-    data: JobView | BatchView | None
+    data: Annotated[JobView | BatchView, Field(discriminator="object")] | None
 
 
 class DeliveryAttemptView(BaseModel):

@@ -38,7 +38,10 @@ class TooMuchError(UploadError):
 
 
 class Normaliser(Protocol):
-    """Takes an upload in pieces of any size and gives lines of JSON. Both may raise UploadError. `items` counts what will be judged."""
+    """Takes an upload in pieces of any size and gives lines of JSON. Both may raise UploadError.
+
+    `items` counts what will be judged.
+    """
 
     items: int
 
@@ -114,12 +117,12 @@ class JsonLines(_Counter):
 
 
 _COLUMNS: Final = frozenset(KreaInput.model_fields)
-_SIZE: Final = re.compile(r"(\d{1,9})\s*[xX×]\s*(\d{1,9})")
+_SIZE: Final = re.compile(r"(\d{1,9})\s*[xX]\s*(\d{1,9})")
 _BOOLEANS: Final = {"true": True, "false": False}
 
 
 class Csv(_Counter):
-    """Comma-separated values: columns are input fields, `custom_id`, and `metadata.NAME`. An empty cell is not given."""
+    """Comma-separated values: columns are input fields, `custom_id`, `metadata.NAME`. An empty cell is not given."""
 
     def __init__(self) -> None:
         super().__init__()

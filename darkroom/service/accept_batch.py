@@ -1,4 +1,4 @@
-"""Accepting a batch: the upload goes to the bucket as lines of JSON, then its record is made. And the dry run, which stores nothing."""
+"""Accepting a batch: its upload goes to the bucket as lines of JSON, then its record is made. And the dry run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SLICE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class AskedBatch:
-    """What a caller wants of a batch, besides its lines. `as_sent` is what makes two requests the same, with the lines."""
+    """What a caller wants of a batch. `as_sent` and the lines are what makes two requests the same."""
 
     account_id: str
     name: str
@@ -103,13 +103,16 @@ class BatchAcceptance:
             if known.batch_id is not None:
                 return await self._earlier(asked, known, normaliser, pieces)
         try:
-            if self._store_is_full():
-                raise UnavailableError("the store of records has no room for new jobs now", code="store_full")
+            self._check_room()
             return await self._store(asked, idempotency, token, normaliser, pieces)
         except BaseException:
             if idempotency is not None:
                 await self._give_up(asked.account_id, idempotency, token)
             raise
+
+    def _check_room(self) -> None:
+        if self._store_is_full():
+            raise UnavailableError("the store of records has no room for new jobs now", code="store_full")
 
     async def _store(
         self,

@@ -30,7 +30,7 @@ async def numbered_lines(chunks: AsyncIterator[bytes], size: int) -> AsyncIterat
 
 
 class Alive:
-    """Says every two seconds of a long piece of work that it is being worked on; `say` answers whether it is still wanted."""
+    """Says every two seconds that a long piece of work is going on; `say` answers whether it is still wanted."""
 
     def __init__(self, say: Callable[[], Awaitable[bool]]) -> None:
         self._say = say

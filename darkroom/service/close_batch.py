@@ -1,6 +1,6 @@
 """A batch's outcome in the bucket: results, errors, checksums, and last the manifest; then the batch ends.
 
-Made by whichever worker has the timer. A crash in between makes it again from the records: the same files, under the same names.
+Made by whichever worker has the timer. After a crash it is made again from the records, under the same names.
 """
 
 from __future__ import annotations
@@ -64,7 +64,10 @@ class BatchCloser:
         self._prefix = prefix
 
     async def close(self, batch_id: str) -> None:
-        """Write the outcome and end the batch, or find that it is ended. Raises DarkroomError: its timer brings it again."""
+        """Write the outcome and end the batch, or find that it has ended.
+
+        Raises DarkroomError: its timer brings it again.
+        """
         batch = await self._batches.get(batch_id)
         if batch is None:
             return

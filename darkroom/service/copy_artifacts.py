@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ from darkroom.domain.errors import (
     PermanentError,
     ResultGoneError,
     TransientError,
+    UnavailableError,
     UnreadableMediaError,
 )
 from darkroom.domain.generation import Generated, MediaRef
@@ -60,7 +62,7 @@ class ArtifactCopier:
     async def copy(self, job: Job, submission: Submission, result: Generated) -> Outcome:
         """Store what is not yet stored, then the sidecar. A paid job is not ended by a fault that can pass."""
         there = {artifact.index: artifact for artifact in job.artifacts}
-        failures = 0
+        unreadable = passing = 0
         while True:
             try:
                 for index, media in enumerate(result.media):
@@ -72,16 +74,16 @@ class ArtifactCopier:
                 document = sidecar(job, submission, artifacts, result.billable_units, self._price)
                 await self._store.put_json(self._key(job, "job.json"), document)
             except (UnreadableMediaError, ResultGoneError) as error:
-                failures += 1
-                if failures >= COPY_TRIES_MAX:
+                unreadable += 1
+                if unreadable >= COPY_TRIES_MAX:
                     return Failed(JobEvent.EXHAUSTED, error)
             except (TransientError, BlockedError, PermanentError) as error:
-                failures += 1
-                if failures >= _TRIES_HERE:
+                passing += 1
+                if passing >= _TRIES_HERE:
                     return RetryAt(_COME_BACK_SECONDS, error, counts=False)
             else:
                 return Succeeded()
-            await asyncio.sleep(COPIES.delay(failures))
+            await asyncio.sleep(COPIES.delay(unreadable + passing))
 
     async def _copy_one(
         self, job: Job, submission: Submission, result: Generated, index: int, media: MediaRef
@@ -115,7 +117,9 @@ class ArtifactCopier:
     async def _close_storage(self, error: DarkroomError) -> None:
         """While pictures cannot be stored, none is paid for."""
         logger.warning("a picture could not be stored: %s", error.message)
-        await self._schedule.set_storage(error)
+        # The tickers look at the bucket every few seconds too: this only says it sooner.
+        with suppress(UnavailableError):
+            await self._schedule.set_storage(error)
 
     async def _checkpoint(self, job: Job, artifact: Artifact) -> bool:
         return await persist(

@@ -1,8 +1,10 @@
 """Taking a batch in: all its lines are judged first, then all its jobs are made, then they get turns: all or nothing.
 
-What may happen in between, and what is true then: the worker dies while it judges: nothing exists, another begins anew. It dies
-while it makes jobs: they are in a flow without turns; another makes them again under the same names, and those that are there
-are left alone. Nothing runs before the last one is in.
+What may happen in between, and what is true then:
+
+- The worker dies while it judges: no job exists; another begins anew.
+- It dies while it makes jobs: they are in a flow without turns. Another goes on, under the same names, and those that
+  are there are left alone. Nothing runs before the last one is in.
 """
 
 from __future__ import annotations
@@ -84,9 +86,11 @@ class BatchIntake:
         judge = Judge()
         slice_: list[BatchJob] = []
         async for lines in numbered_lines(self._files.chunks(self._key(batch, "input.jsonl")), _JUDGED_AT_ONCE):
-            for found in judge.judge(lines):
-                if isinstance(found, GoodLine) and found.line > batch.added:
-                    slice_.append(self._job(batch, found, canary=judge.valid <= (batch.canary or 0)))
+            slice_ += (
+                self._job(batch, found, canary=judge.valid <= (batch.canary or 0))
+                for found in judge.judge(lines)
+                if isinstance(found, GoodLine) and found.line > batch.added
+            )
             if len(slice_) >= _MADE_AT_ONCE - _JUDGED_AT_ONCE:
                 if not await self._batches.add_jobs(batch.id, MODEL, slice_, up_to_line=slice_[-1].line):
                     return False

@@ -1,4 +1,4 @@
-"""A batch's results and errors, in line order, a bounded slice at a time: while it runs, and for its outcome in the bucket."""
+"""A batch's results and errors in line order, a bounded slice at a time: while it runs, and for its outcome."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class BatchReader:
                 yield error_row(row)
 
     async def rows(self, batch: Batch, *, after: int = 0) -> AsyncIterator[Job | dict[str, Any]]:
-        """All its lines that are not empty: the job, or for a line that could not become one its row of the error file."""
+        """All its lines that are not empty: the job, or the row of the error file for a line that is none."""
         bad = self._bad_lines(batch, after)
         waiting = await anext(bad, None)
         async for jobs in self.jobs(batch, after=after):

@@ -30,7 +30,7 @@ class Oddity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One submission. `outcome` is its status, and once done `ok`, `error` or `lost`; money in USD, units in megapixels."""
+    """One submission. `outcome` is its status, and once done `ok`, `error` or `lost`. USD and megapixels."""
 
     at: datetime
     account_id: str

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -135,13 +136,22 @@ class JobRunner:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            outcome = await task
+            # More of them follow, one with each heartbeat of a lost lease: none may reach the task.
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
+            outcome = task.result()
             if not isinstance(outcome, Submission):
                 await self._record(job, outcome)
             raise
 
+    @property
+    def saving(self) -> bool:
+        """Whether a submission of this process is between its intent and its saved reply."""
+        return bool(self._saving)
+
     async def saved(self) -> None:
-        """Wait until no submission of this process is between its POST and its saved reply."""
+        """Wait until no submission of this process is between its intent and its saved reply."""
         while self._saving:
             await asyncio.wait(self._saving)
 
@@ -158,7 +168,7 @@ class JobRunner:
         if opening is Opening.UNREPLICATED:
             await self._cool_down(2)
         if opening is not Opening.OPENED:
-            return _not_opened(opening)
+            return _not_opened(opening, job)
         try:
             ref = await self._generator.submit(
                 job.model,
@@ -339,8 +349,12 @@ def _ref(submission: Submission) -> RequestRef:
     return submission.ref
 
 
-def _not_opened(opening: Opening) -> Outcome:
+def _not_opened(opening: Opening, job: Job) -> Outcome:
     match opening:
+        case Opening.OPEN if job.submission is not None and job.submission.outcome == "lost":
+            # An earlier hold found that fal no longer has the result, and died before it could end the job.
+            kept = job.submission.error or {}
+            return Failed(JobEvent.EXHAUSTED, ResultGoneError(kept.get("message", "fal no longer has the result")))
         case Opening.LEASE:
             return Superseded()
         case Opening.CANCEL:

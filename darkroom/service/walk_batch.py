@@ -1,4 +1,4 @@
-"""What is done to all jobs of a batch: ended, given a new life, removed; in bounded slices, from where the last one came to."""
+"""What is done to all jobs of a batch (ended, given a new life, removed), in slices, from where the last came to."""
 
 from __future__ import annotations
 

@@ -23,8 +23,9 @@ class Stack:
     """Entered, everything runs and is ready; left, everything is gone. A kill -9 of this process ends it all too.
 
     What the user's environment points elsewhere is used from there and not started (`Surroundings`). Data, ports,
-    secrets and logs are kept in the data directory: entering again finds all jobs. While entered, a program that dies
-    is started again; one that was ended by its own `kill()` or `stop()` stays down until its `restart()`.
+    secrets, logs and the simulator's ledger are kept in the data directory: entering again finds all jobs, and what
+    was under way at the simulator goes on. While entered, a program that dies is started again; one that was ended by
+    its own `kill()` or `stop()` stays down until its `restart()`.
     """
 
     def __init__(
@@ -156,9 +157,11 @@ class Stack:
             )
         if not surroundings.own_fal:
             address = ["--host", LOOPBACK, "--port", str(ports["simulator"])]
+            # Jobs outlive this stack, so what they wait for at fal has to.
+            memory = ["--ledger", str(self.path / "simulator" / "ledger.jsonl")]
             self.simulator = Simulator(
                 "simulator",
-                ["darkroom-simulator", *address, *self._simulator_arguments],
+                ["darkroom-simulator", *address, *memory, *self._simulator_arguments],
                 surroundings.plain(),
                 port=ports["simulator"],
                 log=self._log("simulator"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,9 +19,13 @@ import pytest
 from PIL import Image
 
 from infra.local.ports import free_port
+from infra.local.program import Program
 from infra.local.stack import Stack
 
 pytestmark = pytest.mark.timeout(240)
+
+# At fal at once. The simulator runs two at a time, a second each: enough to end the stack in the middle of it.
+JOBS = 16
 
 
 def bare_environment(**more: str) -> dict[str, str]:
@@ -34,8 +39,7 @@ def up(directory: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]
     process = subprocess.Popen(
         [sys.executable, "-m", "infra.local.up"],
         cwd=directory,
-        # Permits to spare: the simulator forgets what it ran when it dies, and those jobs keep theirs for a while.
-        env=bare_environment(DARKROOM_PORT=str(port), DARKROOM_LEASE_SECONDS="3", DARKROOM_FAL_CONCURRENCY="6"),
+        env=bare_environment(DARKROOM_PORT=str(port), DARKROOM_LEASE_SECONDS="3", DARKROOM_FAL_CONCURRENCY=str(JOBS)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -57,6 +61,22 @@ def client(port: int, directory: Path) -> httpx.Client:
     key = (directory / ".darkroom" / "api-key").read_text().strip()
     headers = {"Authorization": f"Bearer {key}"}
     return httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=70, trust_env=False)
+
+
+def simulator(directory: Path) -> httpx.Client:
+    port = json.loads((directory / ".darkroom" / "ports.json").read_text())["simulator"]
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+
+
+def ask(api: httpx.Client, prompt: str) -> str:
+    answer = api.post("/v1/jobs", json={"input": {"prompt": prompt, "image_size": "square"}})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def all_jobs(api: httpx.Client) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = api.get("/v1/jobs", params={"limit": 100}).json()["data"]
+    return jobs
 
 
 def wait_for(api: httpx.Client, job_id: str) -> dict[str, Any]:
@@ -121,19 +141,29 @@ def test_up_stops_cleanly_and_finds_its_jobs_again(tmp_path: Path) -> None:
         assert process.wait(60) == 0
 
 
-def test_up_killed_in_the_middle_of_work_goes_on_at_its_next_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_up_ended_in_the_middle_of_work_goes_on_at_its_next_start_and_pays_once(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     port = free_port()
     with up(tmp_path, port) as (process, _), client(port, tmp_path) as api:
-        jobs = [api.post("/v1/jobs", json={"input": {"prompt": f"fox {n}"}}).json()["id"] for n in range(4)]
-        assert wait_for(api, jobs[0])["status"] == "succeeded"
-        process.kill()
-        process.wait(10)
-    with up(tmp_path, port), client(port, tmp_path) as api:
-        found = {job["id"] for job in api.get("/v1/jobs").json()["data"]}
-        assert found >= set(jobs)
-        later = api.post("/v1/jobs", json={"input": {"prompt": "a hen"}}).json()["id"]
-        assert wait_for(api, jobs[0])["status"] == "succeeded"
-        assert wait_for(api, later)["status"] == "succeeded"
+        jobs = [ask(api, f"fox {number}") for number in range(JOBS)]
+        while any(job["fal_request_id"] is None for job in all_jobs(api)):
+            time.sleep(0.02)
+        with simulator(tmp_path) as fal:
+            at_fal = fal.get("/_sim/inflight").json()
+        process.send_signal(how)
+        process.wait(60)
+    assert at_fal["running"] == 2, "the stack was to be ended while fal rendered"
+    assert at_fal["queued"] > 0
+    with up(tmp_path, port), client(port, tmp_path) as api, simulator(tmp_path) as fal:
+        jobs.append(ask(api, "a hen"))
+        ended = [wait_for(api, job_id) for job_id in jobs]
+        ledger = fal.get("/_sim/ledger").json()
+    assert {job["status"] for job in ended} == {"succeeded"}, [job["error"] for job in ended]
+    assert {len(job["submissions"]) for job in ended} == {1}
+    assert ledger["totals"]["billed"] == len(ledger["requests"]) == len(jobs)
+    assert {entry["request_id"] for entry in ledger["requests"]} == {job["fal_request_id"] for job in ended}
 
 
 def test_a_second_up_on_the_same_data_refuses(tmp_path: Path) -> None:
@@ -151,16 +181,29 @@ def test_a_second_up_on_the_same_data_refuses(tmp_path: Path) -> None:
         assert process.poll() is None
 
 
-def test_api_and_workers_that_die_come_back_and_work(tmp_path: Path) -> None:
+def die(program: Program) -> None:
+    """End it as a fault would, and return when the supervisor has brought it back."""
+    os.kill(dead := program.pid, signal.SIGKILL)
+    while program.pid == dead:
+        time.sleep(0.02)
+    program.wait_ready()
+
+
+def test_api_workers_and_simulator_that_die_come_back_and_work(tmp_path: Path) -> None:
     said: list[str] = []
-    with Stack(tmp_path, environment=bare_environment(), workers=1, say=said.append) as stack:
+    slow = ("--latency", "2", "--latency-sigma", "0")
+    with Stack(tmp_path, environment=bare_environment(), workers=1, simulator_arguments=slow, say=said.append) as stack:
         headers = {"Authorization": f"Bearer {stack.api_key}"}
-        for program in (stack.api, *stack.workers):
-            os.kill(dead := program.pid, signal.SIGKILL)
-            while program.pid == dead:
-                time.sleep(0.02)
-            program.wait_ready()
+        assert stack.simulator is not None
+        die(stack.api)
+        die(stack.workers[0])
         with httpx.Client(base_url=stack.url, headers=headers, timeout=70, trust_env=False) as api:
-            job_id = api.post("/v1/jobs", json={"input": {"prompt": "a fox"}}).json()["id"]
-            assert wait_for(api, job_id)["status"] == "succeeded"
-    assert [line.split()[0] for line in said] == ["api", "worker-1"]
+            job_id = ask(api, "a fox")
+            while all_jobs(api)[0]["fal_request_id"] is None:
+                time.sleep(0.02)
+            die(stack.simulator)
+            job = wait_for(api, job_id)
+        ledger = httpx.get(f"{stack.simulator.url}/_sim/ledger", trust_env=False).json()
+    assert (job["status"], len(job["submissions"]), job["error"]) == ("succeeded", 1, None)
+    assert (len(ledger["requests"]), ledger["totals"]["billed"], ledger["counters"]["posts"]) == (1, 1, 0)
+    assert [line.split()[0] for line in said] == ["api", "worker-1", "simulator"]

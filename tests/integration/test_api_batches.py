@@ -1,4 +1,4 @@
-"""Batches at the door, and their intake: every format, every mistake, on a real Valkey and a real S3; the workers' steps by hand."""
+"""Batches at the door and their intake, on a real Valkey and a real S3; the workers' steps by hand."""
 
 from __future__ import annotations
 
@@ -103,9 +103,11 @@ FORMATS: dict[str, tuple[bytes, dict[str, str]]] = {
         {"Content-Type": "application/json"},
     ),
     "form": (
-        b'--B\r\nContent-Disposition: form-data; name="note"\r\n\r\nhi\r\n--B\r\nContent-Disposition: form-data; '
-        b'name="file"; filename="jobs.csv"\r\nContent-Type: application/octet-stream\r\n\r\n'
-        b"custom_id,prompt\nx,a\n,b\n\r\n--B--\r\n",
+        (
+            b'--B\r\nContent-Disposition: form-data; name="note"\r\n\r\nhi\r\n--B\r\nContent-Disposition: form-data; '
+            b'name="file"; filename="jobs.csv"\r\nContent-Type: application/octet-stream\r\n\r\n'
+            b"custom_id,prompt\nx,a\n,b\n\r\n--B--\r\n"
+        ),
         {"Content-Type": "multipart/form-data; boundary=B"},
     ),
 }
@@ -282,9 +284,9 @@ async def test_a_crash_in_the_middle_of_an_intake_leaves_nothing_running_and_is_
             calls += 1
             if calls > 1:
                 raise RuntimeError("the worker died")
-            return await original(*args, **kwargs)
+            return bool(await original(*args, **kwargs))
 
-    dying = BatchIntake(Dying(), house.bucket, prefix="renders/", price_per_megapixel=Decimal("0.008"))  # type: ignore[arg-type]
+    dying = BatchIntake(Dying(), house.bucket, prefix="renders/", price_per_megapixel=Decimal("0.008"))
     with pytest.raises(RuntimeError):
         await dying.run(batch_id)
     await house.hand.schedule.dispatch()

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
+from importlib import resources
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
+from darkroom.adapters.redis.scripts import script, transition_tables
 from darkroom.domain.errors import BlockedError, DarkroomError, PermanentError, TransientError
 from darkroom.domain.job import Artifact
-from darkroom.domain.lifecycle import JobEvent, JobStatus, Lane, Place, Stage
+from darkroom.domain.lifecycle import (
+    DELIVERY,
+    JOB,
+    OPEN_SUBMISSION,
+    SUBMISSION,
+    TERMINAL,
+    JobEvent,
+    JobStatus,
+    Lane,
+    Place,
+    Stage,
+)
 from darkroom.domain.policy import RESCUES_MAX
 from darkroom.ports import Acceptance, Hold, Opening, Source
 from tests.integration.store_kit import FAULT, LEASE_SECONDS, PICTURE, UNKNOWN_SECONDS, Kit, ref
 
 NO_BALANCE = BlockedError("Exhausted balance", code="fal_out_of_balance")
+SCRIPTS = Path(str(resources.files("darkroom.adapters.redis") / "lua"))
+_ADMISSIONS = {"create_job", "create_account", "create_key", "account_rate"} | {
+    *("begin_upload", "create_batch", "add_batch_jobs"),
+}
 S3_DOWN = BlockedError("no such bucket", code="bucket_missing")
 
 
@@ -359,3 +378,26 @@ async def test_while_a_post_may_be_on_its_way_only_doubt_takes_the_job_from_its_
     assert await exits[exit_]() is False
     assert (await kit.get(worked.id)).place is Place.LEASE
     assert await kit.store.doubt(worked.id, worked.lease, worked.submission, FAULT)
+
+
+# --- the tables -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_scripts_have_the_domains_tables(redis: Redis) -> None:
+    """Read back from the server that runs them, not from the text that was generated."""
+    tail = "return cjson.encode({ EDGES.job, EDGES.submission, EDGES.delivery, TERMINAL, OPEN })"
+    answer = json.loads(await redis.eval(transition_tables() + tail, 0))
+    assert answer[0] == {state: dict(exits) for state, exits in JOB.items()}
+    assert answer[1] == {state: dict(exits) for state, exits in SUBMISSION.items()}
+    assert answer[2] == {state: dict(exits) for state, exits in DELIVERY.items()}
+    assert [set(names) for names in answer[3:]] == [set(TERMINAL), set(OPEN_SUBMISSION)]
+
+
+@pytest.mark.parametrize(
+    "name", sorted(file.stem for file in SCRIPTS.glob("*.lua") if file.stem not in {"lib", "batches"})
+)
+async def test_every_script_compiles_and_says_what_it_may_do_when_memory_runs_out(redis: Redis, name: str) -> None:
+    source, sha = script(name)
+    assert await redis.script_load(source) == sha
+    admits = name in _ADMISSIONS
+    assert source.startswith("#!lua\n" if admits else "#!lua flags=allow-oom\n")

@@ -57,6 +57,6 @@ def parse_batch(batch_id: str, record: Mapping[str, str], causes: Mapping[str, s
 
 
 def _causes(record: Mapping[str, str]) -> tuple[Cause, ...]:
-    counted = ((code, int(n)) for code, n in record.items() if not code.endswith(":example"))
-    found = (Cause(code, count, record.get(f"{code}:example", "")) for code, count in counted if count > 0)
+    counted = ((code, int(n)) for code, n in record.items() if not code.endswith(".example"))
+    found = (Cause(code, count, record.get(f"{code}.example", "")) for code, count in counted if count > 0)
     return tuple(sorted(found, key=lambda cause: (-cause.count, cause.code)))

@@ -1,4 +1,4 @@
-"""Batches: from the upload's idempotency key to the end. A batch's jobs are named by its id and their lines, so need no index."""
+"""Batches, from the upload's key to the end. Their jobs are named by batch and line, so they need no index."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Mapping
 from functools import cache
@@ -62,11 +63,20 @@ def script(name: str) -> tuple[str, str]:
 
 
 async def ask(answer: Awaitable[Any]) -> Any:  # noqa: ANN401 - redis-py's types are unions of everything
-    """Await the answer of one command or pipeline. Raises UnavailableError when Redis is away."""
+    """Await the answer of one command or pipeline. Raises UnavailableError when Redis is away.
+
+    Whoever is cancelled meanwhile is cancelled: redis-py sends by `asyncio.wait_for`, which before Python 3.12 forgets
+    a cancellation that arrives as the wait ends (python/cpython issue 86296), and a loop that asks would never end.
+    """
+    task = asyncio.current_task()
+    cancellations = task.cancelling() if task else 0
     try:
-        return await answer
+        found = await answer
     except AWAY as exc:
         raise UnavailableError("the store of records is away") from exc
+    if task and task.cancelling() > cancellations:
+        raise asyncio.CancelledError
+    return found
 
 
 async def run(redis: Redis, name: str, *arguments: str | float) -> Any:  # noqa: ANN401 - each script's head says

@@ -28,22 +28,26 @@ class ServerFacts:
     max_memory: int
     used_memory: int
 
-    def shortcomings(self) -> list[str]:
-        """What a crash could lose or what could go wrong, in words for an operator."""
+    def dangers(self) -> list[str]:
+        """What a crash would lose or what would go wrong, in words for an operator."""
         found = []
-        if self.append_only is None:
-            found.append("whether it writes an append-only file cannot be known (CONFIG and INFO are blocked)")
-        elif not self.append_only:
+        if self.append_only is False:
             found.append("appendonly is off: a crash loses everything since its last snapshot, accepted jobs included")
-        elif self.append_fsync is None:
-            found.append("what appendfsync is cannot be known (CONFIG is blocked): a crash may lose the last second")
-        elif self.append_fsync != "always":
+        elif self.append_fsync not in {None, "always"}:
             found.append(f"appendfsync is {self.append_fsync}: a crash of the machine loses the last second or more")
         if self.eviction not in {None, "noeviction"}:
             found.append(f"maxmemory-policy is {self.eviction}: a full server throws records away (use noeviction)")
         if self.role == "slave":
             found.append("it is a replica: nothing can be written to it")
         return found
+
+    def unknowns(self) -> list[str]:
+        """What a crash may lose, where that cannot be known."""
+        if self.append_only is None:
+            return ["whether it writes an append-only file cannot be known (INFO does not say)"]
+        if self.append_only and self.append_fsync is None:
+            return ["appendfsync cannot be known (CONFIG blocked): a crash of the machine may lose the last second"]
+        return []
 
 
 class RedisServer:

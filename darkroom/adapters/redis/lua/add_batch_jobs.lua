@@ -4,7 +4,7 @@
 -- which the id is made of: what is there is left alone. Answers 0 when the batch is no longer being taken in.
 local batch = read_batch(ARGV[1])
 if not batch or batch.status ~= 'validating' or batch.judged == '' then return 0 end
-local flow = 'dr:ready:bulk:' .. batch.account .. ':' .. batch.id
+local flow = 'dr:ready:bulk' .. ':' .. batch.account .. ':' .. batch.id
 local all, queued = 'dr:jobs:' .. batch.account, 'dr:jobs:' .. batch.account .. ':queued'
 local added, index, ready, first = 0, {}, {}, {}
 for i = 4, #ARGV, 6 do

@@ -174,7 +174,7 @@ function batches.ended(job, error_json)
   if job.status == 'failed' and error_json and error_json ~= '' then
     local code = cjson.decode(error_json).code
     redis.call('HINCRBY', key .. ':causes', code, 1)
-    redis.call('HSETNX', key .. ':causes', code .. ':example', job.id)
+    redis.call('HSETNX', key .. ':causes', code .. '.example', job.id)
   end
   if left > 0 and not job.canary then return end
   local batch = read_batch(job.batch)

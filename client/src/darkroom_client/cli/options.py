@@ -1,0 +1,12 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, words for people on stderr.")]
+Directory = Annotated[Path, typer.Option("--out", help="Where pictures are saved.", file_okay=False)]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_….", show_default=False)]
