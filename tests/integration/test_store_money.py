@@ -307,7 +307,11 @@ async def test_a_deleted_job_leaves_its_idempotency_key_its_events_and_its_names
     kept = {"dr:idem:acct_a:k1", f"dr:request:req_{worked.submission}", "dr:request:req_twice"}
     assert kept <= view.expiring
     accounts = {"dr:events:acct_a", "dr:events:acct_a:seq", "dr:double_charges"}
-    common = {key for key in view.keys if key in {"dr:turn", "dr:counts", "dr:outbox"} or key.startswith("dr:usage:")}
+    common = {
+        key
+        for key in view.keys
+        if key in {"dr:turn", "dr:counts", "dr:outbox", "dr:pace"} or key.startswith("dr:usage:")
+    }
     assert set(view.keys) - before == kept | accounts | common - before
     with pytest.raises(NotFoundError):
         await kit.jobs.delete(worked.id)
