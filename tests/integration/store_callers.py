@@ -323,7 +323,10 @@ class Callers(RuleBasedStateMachine):
                 self.finish(hand, JobEvent.EXPIRED, twice=False)
                 return
             if opening is not Opening.OPENED:
-                assert opening in {Opening.PERMIT, Opening.COOLDOWN, Opening.GATE}, opening
+                assert opening in {
+                    *(Opening.PERMIT, Opening.COOLDOWN, Opening.GATE),
+                    *(Opening.BATCH, Opening.BUDGET),
+                }, opening
                 self.do("fenced", lambda: self.store.snooze(hand.job.id, hand.lease), hand=hand)
                 return
             request_id = self.name("req")
