@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client.tests.kit import JOB_ID, PICTURE, SECRET_KEY, Clock, Said, Server, image_document, job_document, says
+from tests.client.kit import JOB_ID, PICTURE, SECRET_KEY, Clock, Said, Server, image_document, job_document, says
 from darkroom_client import (
     AsyncClient,
     Client,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks import Webhook
 
-from client.tests.kit import JOB_ID, job_document
+from tests.client.kit import JOB_ID, job_document
 from darkroom_client import MisuseError, WebhookInvalidError, verify_webhook
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from client.tests.kit import JOB_ID, Clock, Driven, answer, job_document, problem
+from tests.client.kit import JOB_ID, Clock, Driven, answer, job_document, problem
 from darkroom_client import errors
 from darkroom_client.steps import Opened
 from darkroom_client.waiting import follow_job, wait_for_job
