@@ -79,6 +79,13 @@ class CommonSettings(BaseSettings):
             raise ValueError("must be empty, or end with a slash and not begin with one")
         return value
 
+    @field_validator("secret")
+    @classmethod
+    def _is_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError("must have at least 16 characters")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: SecretStr) -> SecretStr:

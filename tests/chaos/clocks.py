@@ -29,7 +29,7 @@ def clocks(folder: Path, names: Sequence[str] = CLOCKED) -> Mapping[str, Mapping
         set_clock(folder, name, 0)
         environments[name] = {
             "LD_PRELOAD": str(_LIBRARIES[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(folder / "clocks" / name),
+            "FAKETIME_TIMESTAMP_FILE": str((folder / "clocks" / name).absolute()),  # Valkey leaves our directory
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }

@@ -1,4 +1,4 @@
-"""A file of jobs, the whole way: taken in, rendered, its outcome in the bucket, one webhook; whatever dies in between."""
+"""A file of jobs the whole way: taken in, rendered, its outcome in the bucket, one webhook; whatever dies."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from darkroom.domain.ids import new_id
 from darkroom.domain.krea import MODEL
 from darkroom.domain.lifecycle import JobEvent
 from darkroom.ports import BatchJob
-from tests.integration.store_kit import PICTURE, Kit, Worked
+from tests.integration.store_kit import FAULT, PICTURE, Kit, Worked
 from tests.integration.store_view import assert_batches
 
 PRICE = Decimal("0.008")
@@ -83,6 +83,12 @@ class BatchKit(Kit):
         await self.store.finish_submission(worked.submission, PICTURE, cost)
         assert await self.store.finish(worked.id, worked.lease, JobEvent.COMPLETED)
         return worked
+
+    async def ended_badly(self, batch_id: str) -> None:
+        """A batch of one job, which fails."""
+        job, lease = await self.claim(batch_job_id(batch_id, 1))
+        assert await self.store.finish(job.id, lease, JobEvent.EXHAUSTED, FAULT)
+        await self.batches.finish(batch_id)
 
     async def drained(self, batch_id: str) -> None:
         """End what is not paid, as a worker does."""

@@ -19,6 +19,7 @@ from darkroom.adapters.redis.schedule import RedisSchedule
 from darkroom.adapters.redis.transitions import RedisTransitions
 from darkroom.domain.errors import (
     BlockedError,
+    ConflictError,
     DarkroomError,
     PermanentError,
     ResultGoneError,
@@ -100,7 +101,7 @@ class Callers(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.redis = connect(self.url, connections=4)
         self.store = RedisTransitions(
-            self.redis, lease_seconds=LEASE_SECONDS, unknown_seconds=UNKNOWN_SECONDS, max_attempts=3
+            self.redis, lease_seconds=LEASE_SECONDS, unknown_seconds=UNKNOWN_SECONDS, max_attempts=2
         )
         self.schedule = RedisSchedule(self.redis)
         self.jobs = RedisJobs(self.redis)
@@ -141,7 +142,8 @@ class Callers(RuleBasedStateMachine):
             again = self.look()
             assert not again.changes_since(after), f"{kind}: a repeat changes nothing"
         self.view, self.replayed = after, None
-        self.history.append(Call(kind, call, answer, (hand.job.id, hand.lease) if hand else None))
+        if kind in {"fact", "fenced"}:
+            self.history.append(Call(kind, call, answer, (hand.job.id, hand.lease) if hand else None))
         return answer
 
     @invariant()
@@ -172,18 +174,36 @@ class Callers(RuleBasedStateMachine):
         created = self.do("create", lambda: self.jobs.create(job), twice=twice)
         assert (created.job_id, created.created) == (known or name, known is None)
 
+    def replay(self, name: str, *, charge: bool, twice: bool) -> None:
+        operation = self.name("op")
+        chain = self.view.submissions_of(name)
+
+        async def replay() -> str:
+            try:
+                await self.jobs.replay(name, operation=operation, accept_charge=charge)
+            except ConflictError as exc:
+                return exc.code
+            return "ok"
+
+        self.replayed = name
+        answer = self.do("replay", replay, twice=twice)
+        if any("late_request_id" in sub or sub["status"] == "abandoned" for _, sub in chain) and not charge:
+            assert answer != "ok" or paid(chain[-1][1]), "what may have been charged is not charged again unasked"
+
     def time_passes(self, seconds: int) -> None:
         self.await_(travel(self.redis, seconds))
         self.view = self.look()
 
-    def claim(self, pick: int, *, stale: bool, twice: bool) -> None:
+    def claim(self, pick: int, *, stale: bool, twice: bool) -> Hand | None:
         among = sorted(self.view.timers("republish")) or sorted(self.view.jobs)
         name = self.choose(pick, sorted(self.view.jobs) if stale else among)
         lease = self.name("lse")
         job = self.do("claim", lambda: self.store.claim(name, lease), twice=twice)
         assert (job is not None) == (self.view.jobs[name]["lease"] == lease)
-        if job is not None:
-            self.hands.append(Hand(job, lease))
+        if job is None:
+            return None
+        self.hands.append(Hand(job, lease))
+        return self.hands[-1]
 
     def hand(self, pick: int) -> Hand:
         """Mostly one that still holds its job; now and then one that lost it without knowing."""
@@ -198,6 +218,8 @@ class Callers(RuleBasedStateMachine):
 
     def go_on(self, hand: Hand, fate: str, verdict: str, *, twice: bool) -> None:
         """The next step of whoever remembers what this hand does."""
+        if hand not in self.hands:  # it learned that its lease is lost
+            return
         if hand.submission_id is None or (isinstance(hand.reply, DarkroomError) and hand.told):
             self.open(hand, twice=twice)
         elif hand.reply is None:
@@ -215,6 +237,8 @@ class Callers(RuleBasedStateMachine):
         assert (opening is Opening.LEASE) == (not self.holds(hand))
         if opening is Opening.OPENED:
             hand.submission_id, hand.reply, hand.told = name, None, False
+        elif opening is Opening.LEASE:
+            self.hands.remove(hand)
         elif opening is Opening.OPEN and hand.submission_id is None:
             sub = self.submission(hand)
             found = [r for r in self.fal if r.ref.request_id == sub.get("request_id")]

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
 
@@ -141,7 +142,7 @@ class View:
         found: list[str] = self.keys.get(key, [])
         return found
 
-    @property
+    @cached_property
     def jobs(self) -> dict[str, dict[str, str]]:
         return {key[7:]: _UNSAID | value for key, value in self.keys.items() if re.fullmatch(r"dr:job:[^:]+", key)}
 
@@ -149,7 +150,7 @@ class View:
     def batches(self) -> dict[str, dict[str, str]]:
         return {key[9:]: value for key, value in self.keys.items() if re.fullmatch(r"dr:batch:[^:]+", key)}
 
-    @property
+    @cached_property
     def submissions(self) -> dict[str, dict[str, str]]:
         return {key[7:]: value for key, value in self.keys.items() if re.fullmatch(r"dr:sub:[^:]+", key)}
 
@@ -318,6 +319,9 @@ def _assert_submissions(view: View) -> None:
     }
     kept = {name: key[8:] for key in view.keys if key.startswith("dr:open:") for name in view.items(key)}
     assert kept == waiting, "dr:open holds what waits for a reply, and nothing else"
+    for name, sub in view.submissions.items():
+        places = {"intended": {"lease"}, "uncertain": {"reconcile", "held"}}.get(sub["status"])
+        assert places is None or view.jobs[sub["job"]]["place"] in places, f"nobody would ever settle {name}"
     for job_id, job in view.jobs.items():
         chain = view.submissions_of(job_id)
         assert job["sub"] == (chain[-1][0] if chain else "")

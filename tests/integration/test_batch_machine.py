@@ -1,4 +1,4 @@
-"""The store's state machine with batches among the jobs: their counters and their money hang together after every step."""
+"""The store's state machine with batches among the jobs: their counters and money hang together at every step."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class BatchStore(Store):
             bytes=0,
         )
         jobs = [
-            BatchJob(batch_job_id(new.id, n), n, None, {"prompt": new.id, "seed": n}, {}, PRICE, canary=n == asked["canary"])
+            BatchJob(
+                batch_job_id(new.id, n), n, None, {"prompt": new.id, "seed": n}, {}, PRICE, canary=n == asked["canary"]
+            )
             for n in range(1, asked["jobs"] + 1)
         ]
         facts: dict[str, Any] = {"valid": len(jobs), "invalid": 0, "pictures": len(jobs), "last_line": len(jobs)}
@@ -69,7 +71,11 @@ class BatchStore(Store):
         self.do("start", lambda: self.batches.start(new.id), twice=twice)
 
     @precondition(lambda self: self.view.batches)
-    @rule(pick=PICK, what=st.sampled_from(["pause", "resume", "resume", "cancel", "drain", "drain", "finish"]), twice=TWICE)
+    @rule(
+        pick=PICK,
+        what=st.sampled_from(["pause", "resume", "resume", "cancel", "drain", "drain", "finish"]),
+        twice=TWICE,
+    )
     def steer(self, pick: int, what: str, *, twice: bool) -> None:
         self.apply(self.choose(pick, sorted(self.view.batches)), what, twice=twice)
 
@@ -98,7 +104,8 @@ class BatchStore(Store):
         async def act() -> object:
             try:
                 if what == "resume":
-                    return await self.batches.resume(name, None)
+                    await self.batches.resume(name, None)
+                    return None
                 if what == "drain":
                     return await self.batches.drain(name, ids, up_to_line=len(ids), last=True)
                 return await getattr(self.batches, what)(name)
@@ -107,7 +114,7 @@ class BatchStore(Store):
 
         self.do(what, act, twice=twice and what not in {"drain", "resume"})
 
-    def delete(self, pick: int) -> None:  # type: ignore[override]
+    def delete(self, pick: int) -> None:
         """A batch's jobs go with it."""
 
     def teardown(self) -> None:

@@ -7,6 +7,7 @@ After each step everything in Redis is looked at (`store_view`); at the end hone
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import pytest
@@ -14,14 +15,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
-from darkroom.domain.errors import BlockedError, ConflictError
+from darkroom.domain.errors import BlockedError
 from darkroom.domain.job import Artifact
 from darkroom.domain.lifecycle import JobEvent, Lane
 from darkroom.ports import Acceptance, Settlement, Source
-from tests.integration.store_callers import FAULT, LEASE_SECONDS, UNKNOWN_SECONDS, Callers
+from tests.integration.store_callers import FAULT, LEASE_SECONDS, UNKNOWN_SECONDS, Callers, Hand
 from tests.integration.store_view import paid, travel
 
-EXAMPLES: Final = int(os.environ.get("DARKROOM_MACHINE_EXAMPLES", "70"))
+EXAMPLES: Final = int(os.environ.get("DARKROOM_MACHINE_EXAMPLES", "120"))
 
 JOBS: Final = st.fixed_dictionaries(
     {
@@ -33,69 +34,62 @@ JOBS: Final = st.fixed_dictionaries(
         "twin": st.booleans(),
     }
 )
-FATES: Final = st.sampled_from(["taken", "taken", "refused", "blocked", "lost_taken", "lost_taken", "lost"])
-VERDICTS: Final = st.sampled_from(["ok", "error", "lost"])
-PICK: Final = st.integers(0, 40)
+FATES: Final = st.sampled_from(["taken", "taken", "taken", "refused", "blocked", "lost_taken", "lost"])
+VERDICTS: Final = st.sampled_from(["ok", "ok", "error", "lost"])
+STEPS: Final = st.sampled_from([1, 2, 3, 3, 4, 4, 5, 6])
 TWICE: Final = st.booleans()
+TWICES: Final = st.lists(TWICE, min_size=6, max_size=6)
+PICK: Final = st.integers(0, 40)
+GIVING_UP: Final = (JobEvent.REJECTED, JobEvent.EXHAUSTED, JobEvent.EXPIRED, JobEvent.CANCELLED)
+WISHES: Final = ("cancel", "cancel", "replay", "replay", "delete")
+HINDRANCES: Final = ("gate", "cool_down", "s3_down")
 
 
 class Store(Callers):
-    """What may happen, in any order."""
+    """What may happen, in any order. Few rules with many cases: Hypothesis chooses among rules evenly."""
 
     # --- the door -----------------------------------------------------------------------------------------------------
 
-    @initialize(jobs=st.lists(JOBS, min_size=2, max_size=4))
-    def open_the_door(self, jobs: list[dict[str, Any]]) -> None:
-        for asked in jobs:
+    @initialize(jobs=st.lists(st.tuples(JOBS, STEPS, FATES, VERDICTS), min_size=2, max_size=4))
+    def open_the_door(self, jobs: list[tuple[dict[str, Any], int, str, str]]) -> None:
+        """A few jobs are on their way already."""
+        for asked, steps, fate, verdict in jobs:
             self.create(asked, twice=False)
+            if self.view.timers("republish"):
+                self.begin(0, steps, fate, verdict, [False] * 6)
 
+    @precondition(lambda self: len(self.view.jobs) < 7)
     @rule(asked=JOBS, twice=TWICE)
     def ask(self, asked: dict[str, Any], *, twice: bool) -> None:
         self.create(asked, twice=twice)
 
     @precondition(lambda self: self.view.jobs)
-    @rule(pick=PICK, twice=TWICE)
-    def cancel(self, pick: int, *, twice: bool) -> None:
-        name = self.choose(pick, sorted(self.view.jobs))
-        self.do("cancel", lambda: self.jobs.cancel(name), twice=twice)
-
-    @precondition(lambda self: any(job["place"] == "none" for job in self.view.jobs.values()))
-    @rule(pick=PICK, accept_charge=st.booleans(), twice=TWICE)
-    def replay(self, pick: int, *, accept_charge: bool, twice: bool) -> None:
-        name = self.choose(pick, sorted(n for n, job in self.view.jobs.items() if job["place"] == "none"))
-        operation = self.name("op")
-
-        async def replay() -> str:
-            try:
-                await self.jobs.replay(name, operation=operation, accept_charge=accept_charge)
-            except ConflictError as exc:
-                return exc.code
-            return "ok"
-
-        self.replayed = name
-        chain = self.view.submissions_of(name)
-        answer = self.do("replay", replay, twice=twice)
-        if any("late_request_id" in sub or sub["status"] == "abandoned" for _, sub in chain) and not accept_charge:
-            assert answer != "ok" or paid(chain[-1][1]), "what may have been charged is not charged again unasked"
-
-    @precondition(lambda self: any(job["place"] == "none" for job in self.view.jobs.values()))
-    @rule(pick=PICK)
-    def delete(self, pick: int) -> None:
-        name = self.choose(pick, sorted(n for n, job in self.view.jobs.items() if job["place"] == "none"))
-        self.do("delete", lambda: self.jobs.delete(name))
+    @rule(
+        pick=PICK, wish=st.sampled_from(["cancel", "cancel", "replay", "replay", "delete"]), charge=TWICE, twice=TWICE
+    )
+    def wish(self, pick: int, wish: str, *, charge: bool, twice: bool) -> None:
+        """What the owner of a job wants of it."""
+        ended = sorted(name for name, job in self.view.jobs.items() if job["place"] == "none")
+        if wish == "cancel":
+            name = self.choose(pick, sorted(self.view.jobs.keys() - set(ended)) or ended)
+            self.do(wish, lambda: self.jobs.cancel(name), twice=twice)
+        elif ended and wish == "replay":
+            self.replay(self.choose(pick, ended), charge=charge, twice=twice)
+        elif ended:
+            name = self.choose(pick, ended)
+            self.do(wish, lambda: self.jobs.delete(name))
 
     # --- the ticker ---------------------------------------------------------------------------------------------------
 
-    @rule(whole=st.booleans())
-    def tick(self, *, whole: bool) -> None:
-        if whole:
-            self.due += self.do("tick", self.schedule.tick)
-        else:
-            self.do("dispatch", self.schedule.dispatch)
-
-    @rule(seconds=st.sampled_from([2, 16, 16, 31, 110, 110, 700, 90_000]))
-    def wait(self, seconds: int) -> None:
+    @rule(pick=PICK, seconds=st.sampled_from([0, 0, 2, 6, 6, 16, 61, 110, 700, 90_000]), lazy=st.booleans())
+    def tick(self, pick: int, seconds: int, *, lazy: bool) -> None:
+        """Time passes, and a ticker does what is due, or some of it."""
         self.time_passes(seconds)
+        self.due += self.do("tick", self.schedule.tick)
+        deadlines = [name.partition(":")[2] for name in self.due if name.startswith("deadline:")]
+        for name in deadlines[pick % 2 :] if lazy else deadlines:
+            self.do("expire", lambda name=name: self.store.expire(name))  # type: ignore[misc]
+        self.due.clear()
 
     @precondition(lambda self: self.view.table("dr:leases"))
     @rule(pick=PICK, frozen=st.booleans(), twice=TWICE)
@@ -107,158 +101,122 @@ class Store(Callers):
         self.time_passes(LEASE_SECONDS + 1)
         assert self.do("rescue", lambda: self.store.rescue(name, lease), twice=twice)
 
-    @precondition(lambda self: self.view.jobs)
-    @rule(pick=PICK, twice=TWICE)
-    def expire(self, pick: int, *, twice: bool) -> None:
-        due = [name.partition(":")[2] for name in self.due if name.startswith("deadline:")]
-        name = self.choose(pick, due or sorted(self.view.jobs))
-        self.do("expire", lambda: self.store.expire(name))
-        if twice:
-            self.do("expire", lambda: self.store.expire(name))
-
     # --- workers ------------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.view.jobs)
-    @rule(pick=PICK, twice=TWICE)
-    def deliver_a_stale_message(self, pick: int, *, twice: bool) -> None:
-        self.claim(pick, stale=True, twice=twice)
+    @precondition(lambda self: self.view.timers("republish"))
+    @rule(pick=PICK, steps=STEPS, fate=FATES, verdict=VERDICTS, twice=TWICES)
+    def begin(self, pick: int, steps: int, fate: str, verdict: str, twice: list[bool]) -> None:
+        """A worker claims a job and goes so many steps on: intent, POST, the fact, the verdict, the end."""
+        hand = self.claim(pick, stale=False, twice=twice[0])
+        if hand is not None:
+            for again in twice[1:steps]:
+                self.go_on(hand, fate, verdict, twice=again)
 
     @precondition(lambda self: self.hands)
-    @rule(pick=PICK)
-    def crash(self, pick: int) -> None:
-        self.hands.remove(self.hand(pick))
-
-    @precondition(lambda self: self.hands)
-    @rule()
-    def heartbeat(self) -> None:
-        pairs = [(hand.job.id, hand.lease) for hand in self.hands]
-        holds = self.do("heartbeat", lambda: self.store.heartbeat(pairs))
-        assert [hold != "lost" for hold in holds] == [self.holds(hand) for hand in self.hands]
-
-    @precondition(lambda self: self.hands or self.view.timers("republish"))
-    @rule(
-        pick=PICK, steps=st.integers(1, 5), fate=FATES, verdict=VERDICTS, twice=st.lists(TWICE, min_size=5, max_size=5)
-    )
-    def work_on(self, pick: int, steps: int, fate: str, verdict: str, twice: list[bool]) -> None:
-        """A worker goes so many steps: claim, intent, POST, the fact, the verdict. Between any two it may crash."""
-        if not self.hands or (pick % 2 and self.view.timers("republish")):
-            self.claim(pick, stale=False, twice=twice.pop())
-            hand = self.hands[-1]
-        else:
-            hand = self.hand(pick)
-            self.go_on(hand, fate, verdict, twice=twice.pop())
-        for again in twice[: steps - 1]:
-            self.go_on(hand, fate, verdict, twice=again)
-
-    @precondition(lambda self: self.fal)
-    @rule(pick=PICK, twice=TWICE)
-    def callback(self, pick: int, *, twice: bool) -> None:
-        request = self.choose(pick, self.fal)
-        self.accept(request.submission_id, request.ref, Source.CALLBACK, twice=twice)
-
-    @precondition(lambda self: self.fal)
-    @rule(pick=PICK, twice=TWICE)
-    def hear_a_verdict(self, pick: int, *, twice: bool) -> None:
-        self.fetch_verdict(pick, twice=twice)
-
-    @precondition(lambda self: self.hands)
-    @rule(pick=PICK, twice=TWICE)
-    def keep_artifact(self, pick: int, *, twice: bool) -> None:
+    @rule(pick=PICK, steps=STEPS, fate=FATES, verdict=VERDICTS, twice=TWICES)
+    def carry_on(self, pick: int, steps: int, fate: str, verdict: str, twice: list[bool]) -> None:
+        """One that was interrupted anywhere goes on, whatever happened to its job meanwhile."""
         hand = self.hand(pick)
-        kept = Artifact(
-            0, f"k/{hand.job.id}/0.png", "image/png", 64, 64, 9, "ab", 7, has_nsfw_concepts=False, blank=False
-        )
-        self.do("fenced", lambda: self.store.keep_artifact(hand.job.id, hand.lease, kept), twice=twice, hand=hand)
+        for again in twice[:steps]:
+            self.go_on(hand, fate, verdict, twice=again)
 
     @precondition(lambda self: self.hands)
     @rule(
         pick=PICK,
-        event=st.sampled_from([JobEvent.REJECTED, JobEvent.EXHAUSTED, JobEvent.EXPIRED, JobEvent.CANCELLED]),
+        how=st.sampled_from(["snooze", "retry", "retry", "retry", *GIVING_UP]),
+        counts=st.booleans(),
         twice=TWICE,
     )
-    def give_up(self, pick: int, event: JobEvent, *, twice: bool) -> None:
-        """A worker ends its job, rightly or not; while a POST may be on its way it must not."""
+    def let_go(self, pick: int, how: str, *, counts: bool, twice: bool) -> None:
+        """A worker parts with its job, rightly or not; while a POST may be on its way it must not."""
         hand = self.hand(pick)
-        held, on_its_way = self.holds(hand), self.submission(hand).get("status") == "intended"
-        assert self.finish(hand, event, twice=twice) == (held and not on_its_way) or not held
+        name, lease, sub = hand.job.id, hand.lease, self.submission(hand)
+        held, cancelling = self.holds(hand), self.view.jobs.get(name, {}).get("cancel") == "1"
+        ways: dict[str, Callable[[], Awaitable[bool]]] = {
+            "snooze": lambda: self.store.snooze(name, lease),
+            "retry": lambda: self.store.retry(name, lease, delay=5, error=FAULT, counts=counts),
+        }
+        finish = lambda: self.store.finish(name, lease, JobEvent(how), FAULT)  # noqa: E731 - like those above
+        went = self.do("fenced", ways.get(how, finish), twice=twice, hand=hand)
+        if not held:
+            return
+        assert went == (sub.get("status") != "intended")
+        if went and how == "retry" and paid(sub):
+            assert self.view.jobs[name]["status"] == "retrying", "attempts do not end a paid job"
+        if went and how in ways and cancelling and not paid(sub) and sub.get("outcome") != "lost":
+            assert self.view.jobs[name]["status"] == "cancelled", "the wish does not wait for another attempt"
 
-    @precondition(lambda self: self.hands)
-    @rule(pick=PICK, twice=TWICE)
-    def snooze(self, pick: int, *, twice: bool) -> None:
-        hand = self.hand(pick)
-        self.do("fenced", lambda: self.store.snooze(hand.job.id, hand.lease), twice=twice, hand=hand)
-
-    @precondition(lambda self: self.hands)
-    @rule(pick=PICK, delay=st.sampled_from([0, 5, 60]), counts=st.booleans(), twice=TWICE)
-    def retry(self, pick: int, delay: int, *, counts: bool, twice: bool) -> None:
-        hand = self.hand(pick)
-        was_paid = paid(self.submission(hand)) and self.holds(hand)
-        self.do(
-            "fenced",
-            lambda: self.store.retry(hand.job.id, hand.lease, delay=delay, error=FAULT, counts=counts),
-            twice=twice,
-            hand=hand,
-        )
-        assert not was_paid or self.view.jobs[hand.job.id]["status"] != "failed", "attempts do not end a paid job"
+    @precondition(lambda self: self.fal)
+    @rule(pick=PICK, callback=st.booleans(), twice=TWICE)
+    def hear_of(self, pick: int, *, callback: bool, twice: bool) -> None:
+        """News of a request, late and again: fal's callback, or its verdict by anyone who knows the request."""
+        request = self.choose(pick, self.fal)
+        if callback:
+            self.accept(request.submission_id, request.ref, Source.CALLBACK, twice=twice)
+        else:
+            self.fetch_verdict(pick, twice=twice)
 
     # --- reconciling --------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.doubts())
-    @rule(pick=PICK, twice=TWICE)
-    def look_at_listing(self, pick: int, *, twice: bool) -> None:
-        self.reconcile(self.choose(pick, self.doubts()), twice=twice)
-
-    @precondition(lambda self: self.doubts())
-    @rule(
-        pick=PICK,
-        settlement=st.sampled_from([Settlement.HOLD, Settlement.HOLD, Settlement.RESUBMIT, Settlement.FAIL]),
-        twice=TWICE,
-    )
-    def window_ends(self, pick: int, settlement: Settlement, *, twice: bool) -> None:
+    @rule(pick=PICK, end=st.sampled_from([None, None, *Settlement]), twice=TWICE)
+    def reconcile_one(self, pick: int, end: Settlement | None, *, twice: bool) -> None:
+        """Look at the listing and believe it (None), or end the doubt otherwise: the window is over."""
         name = self.choose(pick, self.doubts())
-        self.do("fenced", lambda: self.store.settle(name, settlement), twice=twice)
-
-    @precondition(lambda self: self.doubts())
-    @rule(pick=PICK)
-    def look_again_later(self, pick: int) -> None:
-        name = self.choose(pick, self.doubts())
-        self.do("later", lambda: self.store.settle(name, Settlement.LATER, delay=5))
-
-    # --- what stops everyone ------------------------------------------------------------------------------------------
-
-    @rule(pick=PICK, what=st.sampled_from(["gate", "open_gate", "cool_down", "s3_down", "s3_up"]))
-    def hinder(self, pick: int, what: str) -> None:
-        if what == "gate" and self.view.jobs:
-            name = self.choose(pick, sorted(self.view.jobs))
-            self.do(what, lambda: self.schedule.close_gate(name, BlockedError("no balance")))
-            closed = self.view
-            self.do(what, lambda: self.schedule.close_gate(name, BlockedError("no balance")))
-            assert not self.view.changes_since(closed), "what met the gate twice moved it once"
-        elif what == "open_gate":
-            self.do(what, self.schedule.open_gate)
-        elif what == "cool_down":
-            self.do(what, lambda: self.schedule.cool_down(20))
+        if end is None or end is Settlement.ABSENT:
+            self.reconcile(name, twice=twice)
+        elif end is Settlement.LATER:  # a repeat would move the next look by the time between the two
+            self.do("later", lambda: self.store.settle(name, end, delay=5))
         else:
-            fault = BlockedError("no such bucket", code="bucket_missing") if what == "s3_down" else None
-            self.do(what, lambda: self.schedule.set_storage(fault))
+            self.do("fenced", lambda: self.store.settle(name, end), twice=twice)
 
-    # --- late repeats -------------------------------------------------------------------------------------------------
+    # --- what else may happen -----------------------------------------------------------------------------------------
+
+    @rule(pick=PICK, what=st.sampled_from(["crash", "stale message", "heartbeat", "artifact", "way free", *HINDRANCES]))
+    def disturb(self, pick: int, what: str) -> None:
+        if what == "way free":
+            self.do("open_gate", self.schedule.open_gate)
+            self.do("s3_up", lambda: self.schedule.set_storage(None))
+        elif what == "cool_down":
+            self.do(what, lambda: self.schedule.cool_down(5))
+        elif what == "s3_down":
+            self.do(what, lambda: self.schedule.set_storage(BlockedError("no such bucket", code="bucket_missing")))
+        elif what == "gate" and self.view.jobs:
+            self.close_gate(self.choose(pick, sorted(self.view.jobs)))
+        elif what == "stale message" and self.view.jobs:
+            self.claim(pick, stale=True, twice=False)
+        elif self.hands:
+            self.meddle(self.hand(pick), what)
+
+    def close_gate(self, name: str) -> None:
+        self.do("gate", lambda: self.schedule.close_gate(name, BlockedError("no balance")))
+        closed = self.view
+        self.do("gate", lambda: self.schedule.close_gate(name, BlockedError("no balance")))
+        assert not self.view.changes_since(closed), "who met the gate twice moved it once"
+
+    def meddle(self, hand: Hand, what: str) -> None:
+        if what == "crash":
+            self.hands.remove(hand)
+        elif what == "heartbeat":
+            pairs = [(hand.job.id, hand.lease) for hand in self.hands]
+            holds = self.do(what, lambda: self.store.heartbeat(pairs))
+            assert [hold != "lost" for hold in holds] == [self.holds(hand) for hand in self.hands]
+        elif what == "artifact":
+            kept = Artifact(0, "k/0.png", "image/png", 64, 64, 9, "ab", 7, has_nsfw_concepts=False, blank=False)
+            self.do("fenced", lambda: self.store.keep_artifact(hand.job.id, hand.lease, kept), twice=True, hand=hand)
 
     @precondition(lambda self: self.history)
     @rule(pick=st.integers(0, 400))
     def repeat_an_old_call(self, pick: int) -> None:
         """A reply was lost long ago; the same call arrives again, from whoever made it."""
-        call = self.choose(pick, [c for c in self.history if c.kind in {"fact", "fenced"}] or self.history)
-        if call.kind not in {"fact", "fenced"}:
-            return
+        call = self.choose(pick, self.history)
         before = self.view
         held = call.hand is not None and before.jobs.get(call.hand[0], {}).get("lease") == call.hand[1]
         answer = self.await_(call.run())
         self.view = self.look()
         if call.kind == "fact" and answer == call.answer and answer is not Acceptance.UNKNOWN:
             assert not self.view.changes_since(before), "a fact is recorded once"
-        if call.kind == "fenced" and call.hand is not None and not held:
-            assert answer in {call.answer, False}
+        if call.hand is not None and not held:
             assert not self.view.changes_since(before), "a lost lease moves nothing"
 
     # --- the end ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from darkroom.domain import lifecycle
@@ -19,6 +19,9 @@ from darkroom.domain.errors import UnavailableError
 
 AWAY: Final = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError)
 """What redis-py raises when the server cannot take part now: away, loading, a replica, or out of memory."""
+
+_REFUSES_WRITES: Final = ("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")
+"""Answers of a server that cannot write now: a full disk, replicas missing, a script that runs, not loaded yet."""
 
 
 def _lua_table(table: Mapping[Any, Mapping[Any, Any]]) -> str:
@@ -74,6 +77,10 @@ async def ask(answer: Awaitable[Any]) -> Any:  # noqa: ANN401 - redis-py's types
         found = await answer
     except AWAY as exc:
         raise UnavailableError("the store of records is away") from exc
+    except ResponseError as exc:
+        if not str(exc).startswith(_REFUSES_WRITES):
+            raise
+        raise UnavailableError("the store of records takes no writes now") from exc
     if task and task.cancelling() > cancellations:
         raise asyncio.CancelledError
     return found

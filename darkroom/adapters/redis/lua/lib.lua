@@ -4,7 +4,8 @@
 
 local TIME = redis.call('TIME')
 local NOW = TIME[1] * 1000 + math.floor(TIME[2] / 1000)
-local REPUBLISH_MS = 15000
+local REPUBLISH_MS = 3000 -- a dispatched job's message: there are never more of them than permits and copies
+local DELIVER_AGAIN_MS = 15000 -- a due delivery's message: there may be thousands
 local DISPATCH_BATCH = 64
 local DAY_MS = 86400000
 local batches = {} -- what a batch's jobs mean to their batch: filled by batches.lua, which comes after
@@ -281,7 +282,7 @@ local function owe(name, seq, kind, account, owner, id, key, url)
     'type', kind, owner, id, 'url', url, 'status', 'pending', 'created', NOW, 'next', NOW, 'attempts', 0)
   redis.call('ZADD', 'dr:deliveries:' .. account, NOW, delivery)
   redis.call('RPUSH', key .. ':deliveries', delivery)
-  redis.call('ZADD', 'dr:timers', NOW + REPUBLISH_MS, 'deliver:' .. delivery)
+  redis.call('ZADD', 'dr:timers', NOW + DELIVER_AGAIN_MS, 'deliver:' .. delivery)
   redis.call('RPUSH', 'dr:outbox', 'deliver::' .. delivery)
 end
 
@@ -316,7 +317,6 @@ local function finish(job, event, error_json)
   if error_json and error_json ~= '' then redis.call('SET', job_key(job.id) .. ':error', error_json)
   else redis.call('DEL', job_key(job.id) .. ':error') end
   usage(job.account, job.status, 1)
-  if job.status == 'succeeded' then usage(job.account, 'pictures', redis.call('HLEN', job_key(job.id) .. ':artifacts')) end
   if job.idem ~= '' then
     redis.call('PEXPIREAT', 'dr:idem:' .. job.account .. ':' .. job.idem, math.max(int(job.created) + 7 * DAY_MS, NOW + 3600000))
   end

@@ -4,6 +4,6 @@ local key = 'dr:delivery:' .. ARGV[1]
 local delivery = read(key)
 if not delivery then return 0 end
 redis.call('HSET', key, 'status', EDGES.delivery[delivery.status].redelivered, 'next', NOW, 'first', delivery.attempts)
-redis.call('ZADD', 'dr:timers', NOW + REPUBLISH_MS, 'deliver:' .. ARGV[1])
+redis.call('ZADD', 'dr:timers', NOW + DELIVER_AGAIN_MS, 'deliver:' .. ARGV[1])
 redis.call('RPUSH', 'dr:outbox', 'deliver::' .. ARGV[1])
 return 1

@@ -15,7 +15,7 @@ for _, entry in ipairs(due) do
     set(job, { next = '' })
     requeue(job, read_sub(job.sub))
   elseif kind == 'deliver' then
-    redis.call('ZADD', 'dr:timers', NOW + REPUBLISH_MS, entry)
+    redis.call('ZADD', 'dr:timers', NOW + DELIVER_AGAIN_MS, entry)
     redis.call('RPUSH', 'dr:outbox', 'deliver::' .. id)
   elseif kind == 'open' or kind == 'close' then
     redis.call('ZREM', 'dr:timers', entry)

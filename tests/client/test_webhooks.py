@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks import Webhook
 
-from client.tests.kit import JOB_ID, job_document
 from darkroom_client import MisuseError, WebhookInvalidError, verify_webhook
+from tests.client.kit import JOB_ID, job_document
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = json.dumps({"type": "job.succeeded", "timestamp": "2026-11-22T22:06:24Z", "data": job_document()})

@@ -8,11 +8,11 @@ from email.utils import format_datetime
 import httpx
 import pytest
 
-from client.tests.kit import JOB_ID, Clock, Driven, answer, job_document, problem
 from darkroom_client import errors
 from darkroom_client.operations import cancel_job, create_job, delete_job, get_job, replay_job
 from darkroom_client.patience import Patience
 from darkroom_client.steps import Answer
+from tests.client.kit import JOB_ID, Clock, Driven, answer, job_document, problem
 
 LOST = httpx.ReadError("reset")
 REFUSED = httpx.ConnectError("refused")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from client.tests.kit import Clock, Server
+from tests.client.kit import Clock, Server
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from client.tests.kit import JOB_ID, PICTURE, SECRET_KEY, Said, Server, image_document, job_document, problem, says
 from darkroom_client.cli.main import build
+from tests.client.kit import JOB_ID, PICTURE, SECRET_KEY, Said, Server, image_document, job_document, problem, says
 
 COMMAND = str(Path(sys.executable).with_name("darkroom"))
 

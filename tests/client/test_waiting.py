@@ -8,10 +8,10 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from client.tests.kit import JOB_ID, Clock, Driven, answer, job_document, problem
 from darkroom_client import errors
 from darkroom_client.steps import Opened
 from darkroom_client.waiting import follow_job, wait_for_job
+from tests.client.kit import JOB_ID, Clock, Driven, answer, job_document, problem
 
 LOST = httpx.ReadError("reset")
 AWAY = answer(503, problem(503, "unavailable"), Retry_After="2")

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from client.tests.kit import JOB_ID, PICTURE, SECRET_KEY, Clock, Said, Server, image_document, job_document, says
 from darkroom_client import (
     AsyncClient,
     Client,
@@ -21,6 +20,7 @@ from darkroom_client import (
     Patience,
     UnreachableError,
 )
+from tests.client.kit import JOB_ID, PICTURE, SECRET_KEY, Clock, Said, Server, image_document, job_document, says
 
 QUICK = Patience(retries=2, first_delay=0.01, longest_delay=2.0)
 
