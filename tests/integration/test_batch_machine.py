@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
 from typing import Any, Final
 
@@ -114,9 +115,6 @@ class BatchStore(Store):
 
         self.do(what, act, twice=twice and what not in {"drain", "resume"})
 
-    def delete(self, pick: int) -> None:
-        """A batch's jobs go with it."""
-
     def teardown(self) -> None:
         """Its owner resumes what is paused, with money enough, and workers do what timers ask: all batches end."""
         self.await_(self.schedule.set_storage(None))
@@ -142,10 +140,10 @@ def test_batches_hang_together_in_any_order(valkey_url: str) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=max(1, EXAMPLES // 2),
             stateful_step_count=40,
             deadline=None,
-            derandomize=True,
+            derandomize="DARKROOM_MACHINE_EXAMPLES" not in os.environ,
             database=None,
             print_blob=True,
             suppress_health_check=list(HealthCheck),

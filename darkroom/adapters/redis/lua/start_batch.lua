@@ -9,4 +9,4 @@ if int(batch.not_before) > NOW then batch_timer(batch.id, 'open', batch.not_befo
 if batch.finish_by ~= '' then batch_timer(batch.id, 'close', batch.finish_by) end
 move_batch(batch, 'started', int(batch.not_before) > NOW and 'not_before' or '')
 dispatch()
-return batch.status
+return redis.call('HGET', batch_key(batch.id), 'status')
