@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks import Webhook
 
-from darkroom_client import MisuseError, WebhookInvalidError, verify_webhook
+from darkroom_client import Event, MisuseError, WebhookInvalidError, verify_webhook
 from tests.client.kit import JOB_ID, job_document
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -67,3 +67,17 @@ def test_senseless_headers_and_bodies_are_only_invalid() -> None:
 def test_a_secret_that_is_none(secret: str) -> None:
     with pytest.raises(MisuseError):
         verify_webhook(BODY, signed(), secret)
+
+
+def test_an_event_of_a_batch_is_read_without_being_a_job() -> None:
+    event = Event.model_validate(
+        {
+            "id": "evt_1",
+            "type": "batch.completed",
+            "timestamp": "2026-11-22T20:00:00Z",
+            "data": {"object": "batch", "id": "batch_1"},
+        }
+    )
+
+    assert event.data is None
+    assert event.batch == {"object": "batch", "id": "batch_1"}
