@@ -34,7 +34,7 @@ def main() -> int:
     try:
         for scenario in wanted:
             _say(f"  {scenario.name}: {scenario.about}")
-            folder = FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{scenario.name}"
+            folder = FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{scenario.name}"
             verdict = asyncio.run(
                 conduct(
                     scenario, jobs=options.jobs, seed=options.seed, folder=folder, say=_say_detail, keep=options.keep
