@@ -38,7 +38,7 @@ def test_secrets_are_nowhere_they_should_not_be(house: Studio) -> None:
         f"callback token {number}": str(entry["callback_url"]).rpartition("/")[2]
         for number, entry in enumerate(house.ledger()["requests"])
     }
-    assert len(tokens) >= 4
+    assert len(tokens) >= 3, "each accepted submission of `trouble` had one"
     texts = dict(enumerate(bodies))
     assert found(secrets | tokens, {f"webhook {number}": body for number, body in texts.items()}) == set()
     logs = {file.name: file.read_text(errors="replace") for file in house.stack.logs.iterdir()}
