@@ -4,8 +4,9 @@ from decimal import Decimal
 
 from darkroom.domain.generation import RequestRef
 from darkroom.domain.job import Job, Submission
-from darkroom.domain.lifecycle import JobStatus, Lane, Place, SubmissionStatus
+from darkroom.domain.lifecycle import JobStatus, SubmissionStatus
 from darkroom.service.receipts import Oddity, Totals, receipts_of
+from tests.unit.stand_ins import a_job
 
 
 def submission(name: str, status: SubmissionStatus, **facts: object) -> Submission:
@@ -14,30 +15,7 @@ def submission(name: str, status: SubmissionStatus, **facts: object) -> Submissi
 
 
 def job(status: JobStatus, *submissions: Submission) -> Job:
-    return Job(
-        id="job_1",
-        account_id="acct_1",
-        status=status,
-        stage=None,
-        place=Place.NONE,
-        model="fal-ai/krea-2/turbo",
-        arguments={"prompt": "x", "seed": 7},
-        lane=Lane.INTERACTIVE,
-        metadata={},
-        webhook_url=None,
-        estimate_usd=Decimal("0.008388608"),
-        attempts=1,
-        errored=0,
-        created_at=1_700_000_000_000,
-        started_at=None,
-        finished_at=None,
-        deadline_at=None,
-        next_attempt_at=None,
-        cancel_requested=False,
-        lease=None,
-        version=1,
-        submissions=submissions,
-    )
+    return a_job(status=status, submissions=submissions)
 
 
 def billed(name: str, outcome: str = "ok") -> Submission:
