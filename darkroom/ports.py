@@ -279,7 +279,11 @@ class Jobs(Protocol):
         """
 
     async def get(self, job_id: str) -> Job | None:
-        """The record as it is now."""
+        """The record as it is now.
+
+        The stage of a job that wants a permit says what keeps it from one: `blocked` by a gate or its batch's budget,
+        `paused` or `scheduled` with its batch, else `waiting_for_slot`.
+        """
 
     async def knows(self, account_id: str, idempotency: str) -> bool:
         """Whether a job was made with that idempotency key (given as its hash)."""
@@ -506,6 +510,9 @@ class Batches(Protocol):
 
     async def page(self, account_id: str, *, before: tuple[int, str] | None, limit: int) -> BatchPage:
         """The account's batches, newest first; `before` is where the last page ended: (created ms, id)."""
+
+    async def waiting(self, account_id: str) -> int:
+        """How many of the account's jobs are queued or retrying, those included that an intake is about to make."""
 
     async def mistakes(self, batch_id: str) -> list[dict[str, Any]]:
         """The first lines with mistakes."""

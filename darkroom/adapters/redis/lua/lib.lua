@@ -293,9 +293,11 @@ local function tell(job, error_json)
   local kind = 'job.' .. job.status
   local seq = log_event(job.account, 'id', 'evt_' .. name, 'type', kind, 'job', job.id, 'at', NOW,
     'attempts', job.attempts, 'life', job.life, 'error', error_json or '')
-  if job.webhook ~= '1' then return end
-  local url = cjson.decode(redis.call('GET', job_key(job.id) .. ':request')).webhook_url
-  owe(name, seq, kind, job.account, 'job', job.id, job_key(job.id), url)
+  local url = ''
+  if job.webhook == '1' then url = cjson.decode(redis.call('GET', job_key(job.id) .. ':request')).webhook_url
+  elseif job.batch ~= '' then url = batches.receiver(job)
+  end
+  if url ~= '' then owe(name, seq, kind, job.account, 'job', job.id, job_key(job.id), url) end
 end
 
 -- The lease ends. `released` names it and the transition that ended it, so that a repeat of that one, and no other,
