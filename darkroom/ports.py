@@ -98,7 +98,7 @@ class Thumbnails(Protocol):
     """Small copies of pictures, so that a person can look at thousands."""
 
     async def make(self, picture: Picture) -> bytes | None:
-        """A JPEG of at most 320 pixels a side. None for a picture that is too large to be decoded, or cannot be."""
+        """A JPEG of at most 256 pixels a side. None for a picture that is too large to be decoded, or cannot be."""
 
 
 class ArtifactStore(Protocol):
