@@ -12,15 +12,7 @@ local function read_batch(id)
   return batch
 end
 
-local function set_batch(batch, fields)
-  local flat = {}
-  for name, value in pairs(fields) do
-    batch[name] = value
-    flat[#flat + 1] = name
-    flat[#flat + 1] = value
-  end
-  redis.call('HSET', batch_key(batch.id), unpack(flat))
-end
+local function set_batch(batch, fields) write(batch_key(batch.id), batch, fields) end
 
 -- A batch's timers: intake, open (not_before), close (finish_by), drain, replay, outcome, purge.
 local function batch_timer(id, kind, at) redis.call('ZADD', 'dr:timers', at, kind .. ':' .. id) end

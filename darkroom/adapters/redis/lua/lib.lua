@@ -47,16 +47,18 @@ local function read_sub(id)
   return sub
 end
 
--- Writes fields of a job's hash and of the table at hand.
-local function set(job, fields)
+-- Writes fields of a hash and of the table at hand.
+local function write(key, record, fields)
   local flat = {}
   for name, value in pairs(fields) do
-    job[name] = value
+    record[name] = value
     flat[#flat + 1] = name
     flat[#flat + 1] = value
   end
-  redis.call('HSET', job_key(job.id), unpack(flat))
+  redis.call('HSET', key, unpack(flat))
 end
+
+local function set(job, fields) write(job_key(job.id), job, fields) end
 
 -- fal took it, and its pictures are there or to come.
 local function paid(sub)
