@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from typing import Any
+from urllib.parse import unquote, urljoin
+
+import httpx
+from PIL import Image
 
 from tests.e2e.studio import Receiver, Studio, eventually
 
@@ -57,6 +62,32 @@ def test_a_batch_is_rendered_once_each_and_its_owner_is_told_once_though_every_w
     results = rows(house, batch_id, "results")
     assert [row["custom_id"] for row in results] == [f"c{n}" for n in range(12)]
     assert rows(house, batch_id, "errors") == []
+
+
+def test_every_picture_is_on_the_contact_sheet_with_a_thumbnail(house: Studio) -> None:
+    batch_id = upload(house, ["a fox & <b>friends</b>", "a lighthouse"])
+    in_status(house, batch_id, *ENDED)
+    images = [row["images"][0] for row in rows(house, batch_id, "results")]
+    for image in images:
+        small = Image.open(io.BytesIO(httpx.get(image["thumbnail"]["url"]).content))
+        assert (small.format, small.size) == ("JPEG", (256, 256))
+        assert len(httpx.get(image["url"]).content) == image["bytes"]
+    in_bucket = {file["name"]: file for file in house.api.get(f"/v1/batches/{batch_id}/files").json()["data"]}
+    page = sheet_rows(httpx.get(in_bucket["index.html"]["url"]).text)
+    assert [row["prompt"] for row in page] == ["a fox & <b>friends</b>", "a lighthouse"]
+    # The bucket's own page is relative to where it lies.
+    for row, image in zip(page, images, strict=True):
+        links = {"thumb": image["thumbnail"]["key"], "full": image["key"]}
+        for name, key in links.items():
+            assert unquote(urljoin(f"/{in_bucket['index.html']['key']}", row["images"][0][name])) == f"/{key}"
+    signed = sheet_rows(house.api.get(f"/v1/batches/{batch_id}/contact-sheet").text)
+    assert [httpx.get(row["images"][0]["thumb"]).status_code for row in signed] == [200, 200]
+
+
+def sheet_rows(page: str) -> list[dict[str, Any]]:
+    """What the page's script reads."""
+    data = page.partition('<script type="application/jsonl" id="rows">')[2].partition("</script>")[0]
+    return [json.loads(line) for line in data.split("\n") if line]
 
 
 def test_a_budget_stops_a_batch_before_it_is_exceeded_and_a_cancellation_ends_it(house: Studio) -> None:
