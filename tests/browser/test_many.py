@@ -47,6 +47,12 @@ _TO_THE_END = """async (place) => {
   while (!document.querySelector(`[data-place="${place}"]`)) await new Promise(requestAnimationFrame);
   return performance.now() - start;
 }"""
+_LEAP_TO_THE_END = """async () => {
+  while (scrollY + innerHeight < document.documentElement.scrollHeight - 1) {
+    scrollBy(0, document.documentElement.scrollHeight / 60);
+    await new Promise(requestAnimationFrame);
+  }
+}"""
 _SCROLL = """async (steps) => {
   const frames = [];
   let most = 0;
@@ -120,7 +126,7 @@ def test_only_what_is_in_sight_is_asked_for(window: Window) -> None:
     many = [a_row(line) for line in range(1, 10_001)]
     window.look_at(a_batch(many), many)
     with window.page.expect_request("**/thumbs/poster-10000-0.jpg"):
-        window.page.evaluate(_TO_THE_END, 9_999)
+        window.page.evaluate(_LEAP_TO_THE_END)
     asked = {address for address in window.requests if "/thumbs/" in address}
     assert not any("/poster-5000-" in address for address in asked)
     assert len(asked) < 200

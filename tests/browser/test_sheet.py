@@ -66,6 +66,11 @@ def test_a_job_with_several_pictures_shows_them_all(window: Window) -> None:
     for nth in range(3):
         window.expect_loaded(window.card(1).locator("img").nth(nth))
     expect(window.card(1)).to_contain_text("seed 0 +2")
+    boxes = [window.card(1).locator(".frame").nth(nth).bounding_box() for nth in range(3)]
+    places = [(box["x"], box["y"]) for box in boxes if box]
+    assert places[0][1] == places[1][1], "two above, one below: as large as three wide pictures can be"
+    assert places[0][0] == places[2][0]
+    assert places[0][1] < places[2][1]
 
 
 def test_a_warning_stands_on_the_picture_that_it_is_about(window: Window) -> None:
@@ -189,7 +194,10 @@ def _in_sight(window: Window) -> int:
 
 def test_a_phone_scrolls_in_one_direction_only(chromium: Browser, window: Window) -> None:
     rows = [a_row(line, prompt="a" * 300) for line in range(1, 30)]
-    rows.append(a_failure(30, "content_policy", REFUSED))
+    rows.append(a_row(30, warnings=["unsafe", "blank"]))  # more buttons than a phone is wide
+    rows += [
+        a_failure(31 + nth, "code", REFUSED, status) for nth, status in enumerate(("failed", "cancelled", "invalid"))
+    ]
     (window.folder / "index.html").write_text(render(a_batch(rows), rows))
     with chromium.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True) as context:
         phone = Window(context.new_page(), window.folder)
