@@ -202,7 +202,8 @@ def test_the_thumbnail_is_there_until_the_full_picture_is(window: Window) -> Non
 
         window.page.route("**/images/*", hold)
         window.look_at(a_batch(ROWS[3:]), ROWS[3:], at=at)
-        window.card(4).locator("img").click()
+        with window.page.expect_request("**/images/*"):
+            window.card(4).locator("img").click()
         window.expect_loaded(window.page.locator("#preview"))
         expect(window.page.locator("#preview")).to_be_visible()
         assert len(held) == 1
