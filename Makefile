@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo up test check format lock chaos bench clean
+.PHONY: setup demo up test test-browser check format lock chaos bench clean
 
 setup: .venv/.ready
 
@@ -22,6 +22,15 @@ up: setup
 
 test: setup
 	@$(BIN)/python -m pytest
+
+# The contact sheet in a real browser: Debian's Chromium, installed here where that is allowed.
+CHROMIUM ?= /usr/bin/chromium
+
+test-browser: setup
+	@test -x "$(CHROMIUM)" || ! test "$$(id -u)" = 0 || ! command -v apt-get >/dev/null \
+	  || { echo "installing chromium ..."; apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
+	@test -x "$(CHROMIUM)" || { echo "The browser tests need Chromium: apt-get install chromium, as root (or name yours: make test-browser CHROMIUM=...)" >&2; exit 1; }
+	@CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest tests/browser --numprocesses=0
 
 # JOBS, SEED and SCENARIO (one or more, with commas) choose what is run: docs/reliability.md.
 chaos: setup
