@@ -118,6 +118,25 @@ async def test_an_upload_that_is_tried_again_sends_the_whole_file_again(store: S
     assert bodies == [b"x" * 300_000] * 2
 
 
+async def test_a_proxy_of_the_environment_is_used_as_boto3_would(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def proxy(request: web.Request) -> web.Response:
+        asked.append(str(request.url))
+        await request.read()
+        return web.Response()
+
+    runner = web.ServerRunner(web.Server(proxy))  # type: ignore[arg-type] # a handler of raw requests
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{runner.addresses[0][1]}")
+    bucket = store.bucket(endpoint_url="http://s3.example")
+    await bucket.put_bytes("a b.txt", b"x", "text/plain")
+    await bucket.close()
+    await runner.cleanup()
+    assert asked == [f"http://s3.example/{BUCKET}/a%20b.txt"]
+
+
 async def test_bytes_that_are_not_the_picture_are_not_stored(bucket: S3Bucket) -> None:
     """S3 itself compares the checksum: what arrived damaged is refused."""
     with pytest.raises(TransientError, match="BadDigest"):
