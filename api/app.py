@@ -10,7 +10,7 @@ from api import openapi, problems
 from api.compose import Services
 from api.limits import BodyLimit
 from api.observing import Observing
-from api.routes import batches, callback, deliveries, events, health, jobs, usage
+from api.routes import batch_outcome, batches, callback, deliveries, events, health, jobs, usage
 from darkroom.domain.batch import BYTES_MAX
 
 _DESCRIPTION = (
@@ -26,7 +26,7 @@ def create_app(services: Services) -> FastAPI:
         title="Darkroom", version=version("darkroom"), description=_DESCRIPTION, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    routers = [room.router for room in (jobs, batches, events, deliveries, usage, callback, health)]
+    routers = [room.router for room in (jobs, batches, batch_outcome, events, deliveries, usage, callback, health)]
     for router in routers:
         app.include_router(router)
     problems.install(app, [route for router in routers for route in router.routes])

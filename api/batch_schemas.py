@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +12,7 @@ from api.schemas import Limit
 from darkroom.domain.batch import LINES_MAX, OnInvalid
 from darkroom.domain.batch_view import BatchView, ForecastView, LineError
 from darkroom.domain.krea import PlainText
+from darkroom.service.contact_sheet import Links
 
 Budget = Annotated[Decimal, Field(gt=0, le=1_000_000, decimal_places=9, description="USD; never exceeded.")]
 
@@ -75,6 +77,37 @@ class OutcomeQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     after: Annotated[int, Field(ge=0, le=2**31, description="The last line that was read already.")] = 0
+    limit: Annotated[int | None, Field(ge=1, le=10_000, description="At most so many rows; without it, all.")] = None
+
+
+class SheetQuery(BaseModel):
+    """What the contact sheet's links lead to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    links: Annotated[
+        Literal[Links.SIGNED, Links.DOWNLOAD],
+        Field(
+            description="`signed`: pictures in the bucket, for as long as signed URLs are valid; `download`: pictures "
+            "beside the page, as `darkroom batch download` lays them out."
+        ),
+    ] = Links.SIGNED
+
+
+class FileView(BaseModel):
+    """One of a batch's files in the bucket. `url` is signed now."""
+
+    name: str
+    bucket: str
+    key: str
+    url: str
+    url_expires_at: datetime
+
+
+class FileList(BaseModel):
+    """A batch's files that are there by now."""
+
+    data: list[FileView]
 
 
 class BatchList(BaseModel):

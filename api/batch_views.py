@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from api.batch_schemas import DryRunCost, DryRunCounts, DryRunView
+from api.batch_schemas import DryRunCost, DryRunCounts, DryRunView, FileView
 from api.compose import Services
-from darkroom.domain.batch import Batch
-from darkroom.domain.batch_rows import is_result, result_row
+from darkroom.domain.batch import Batch, batch_key, files_of
 from darkroom.domain.batch_view import BatchView, ForecastView, line_errors, represent_batch
 from darkroom.domain.errors import NotFoundError
 from darkroom.domain.ids import is_id
-from darkroom.domain.job import Job
 from darkroom.service.accept_batch import DryRun
 
 
@@ -48,17 +45,15 @@ def show_dry_run(tried: DryRun) -> DryRunView:
     )
 
 
-async def result_lines(services: Services, batch: Batch, after: int) -> AsyncIterator[bytes]:
-    """The results' lines. Signing takes CPU, so it does not happen on the event loop."""
-    async for jobs in services.batch_reader.jobs(batch, after=after):
-        done = [job for job in jobs if is_result(job)]
-        if done:
-            yield await asyncio.to_thread(_signed, services, done)
+async def show_files(services: Services, batch: Batch) -> list[FileView]:
+    """Its files that are there by now."""
 
+    def view(name: str) -> FileView:
+        key = batch_key(services.prefix, batch.account_id, batch.id, name)
+        url, expires = services.bucket.presign(key)
+        return FileView(name=name, bucket=services.bucket_name, key=key, url=url, url_expires_at=expires)
 
-def _signed(services: Services, jobs: list[Job]) -> bytes:
-    rows = (result_row(job, bucket=services.bucket_name, presign=services.bucket.presign) for job in jobs)
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    return await asyncio.to_thread(lambda: [view(name) for name in files_of(batch)])
 
 
 async def find_batch(services: Services, account_id: str, batch_id: str) -> Batch:

@@ -127,6 +127,7 @@ class Services:
     schedule: RedisSchedule
     bucket: S3Bucket
     bucket_name: str
+    prefix: str
     verifier: CallbackVerifier
     acceptance: JobAcceptance
     removal: JobRemoval
@@ -216,6 +217,7 @@ def _services(
         schedule=schedule,
         bucket=bucket,
         bucket_name=settings.s3_bucket,
+        prefix=settings.s3_prefix,
         verifier=verifier,
         acceptance=JobAcceptance(
             jobs,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from darkroom.domain.batch import Batch, Cause, Counts, OnInvalid, Pace
+from darkroom.domain.batch import Batch, Cause, Counts, OnInvalid, Pace, batch_key
 from darkroom.domain.batch_view import represent_batch
 from darkroom.domain.generation import RequestRef
 from darkroom.domain.job import Artifact, Delivery, DeliveryAttempt, Event, Job, Submission
@@ -152,6 +152,17 @@ def dry_run() -> dict[str, Any]:
         "cost": {"min_usd": 0.0, "expected_usd": 838.852, "max_usd": 838.852},
         "forecast": {"finish_at": "2026-02-02T04:45:00Z", "meets_finish_by": True},
     }
+
+
+def files() -> dict[str, Any]:
+    """A batch's files."""
+    names = ("input.jsonl", "errors.jsonl", "results.jsonl", "SHA256SUMS", "index.html", "manifest.json")
+    found = []
+    for name in names:
+        key = batch_key("renders/", _BATCH.account_id, _BATCH.id, name)
+        url, expires = _presign(key)
+        found.append({"name": name, "bucket": "darkroom", "key": key, "url": url, "url_expires_at": expires})
+    return {"data": found}
 
 
 def usage() -> dict[str, Any]:

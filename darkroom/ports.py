@@ -94,6 +94,13 @@ class MediaFetcher(Protocol):
         """
 
 
+class Thumbnails(Protocol):
+    """Small copies of pictures, so that a person can look at thousands."""
+
+    async def make(self, picture: Picture) -> bytes | None:
+        """A JPEG of at most 320 pixels a side. None for a picture that is too large to be decoded, or cannot be."""
+
+
 class ArtifactStore(Protocol):
     """The deployment's bucket."""
 
@@ -105,6 +112,9 @@ class ArtifactStore(Protocol):
 
     async def put_json(self, key: str, document: Mapping[str, Any]) -> None:
         """Upload a JSON document. Raises TransientError or BlockedError."""
+
+    async def put_bytes(self, key: str, data: bytes, content_type: str) -> None:
+        """Upload a few bytes. Raises TransientError or BlockedError."""
 
     async def delete(self, keys: list[str]) -> None:
         """Remove objects; those that are not there are no error. Raises TransientError or BlockedError."""

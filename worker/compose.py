@@ -27,6 +27,7 @@ from darkroom.adapters.redis.scripts import ask
 from darkroom.adapters.redis.secret import shared_secret
 from darkroom.adapters.redis.transitions import RedisTransitions
 from darkroom.adapters.s3 import S3Bucket
+from darkroom.adapters.thumbnails import PillowThumbnails
 from darkroom.adapters.webhooks import HttpWebhookSender
 from darkroom.domain.representation import represent_event
 from darkroom.ports import Limits
@@ -61,6 +62,7 @@ class Rooms:
     waiting: Redis
     fal: FalQueue
     media: MediaDownloader
+    thumbnails: PillowThumbnails
     bucket: S3Bucket
     sender: HttpWebhookSender
     publisher: CeleryPublisher
@@ -69,6 +71,7 @@ class Rooms:
         """Close every connection."""
         await self.fal.close()
         await self.media.close()
+        self.thumbnails.close()
         await self.sender.close()
         await self.bucket.close()
         await self.publisher.close()
@@ -114,6 +117,7 @@ async def compose(settings: WorkerSettings, app: Celery) -> Rooms:
         read_timeout=_READ_TIMEOUT,
     )
     media = MediaDownloader(allowed_hosts=settings.fal_media_hosts, allow_http_hosts=sorted(hosts))
+    thumbnails = PillowThumbnails()
     bucket = S3Bucket(
         bucket=settings.s3_bucket,
         endpoint_url=settings.s3_endpoint_url,
@@ -145,6 +149,7 @@ async def compose(settings: WorkerSettings, app: Celery) -> Rooms:
         transitions=transitions,
         schedule=schedule,
         media=media,
+        thumbnails=thumbnails,
         store=bucket,
         prefix=settings.s3_prefix,
         price_per_megapixel=price,
@@ -193,7 +198,7 @@ async def compose(settings: WorkerSettings, app: Celery) -> Rooms:
         retention_days=settings.retention_days,
     )
     watchdog = Watchdog(engine=engine, redis=redis, queues=settings.worker_queues)
-    return Rooms(engine, ticker, watchdog, redis, waiting, fal, media, bucket, sender, publisher)
+    return Rooms(engine, ticker, watchdog, redis, waiting, fal, media, thumbnails, bucket, sender, publisher)
 
 
 def batch_work(settings: WorkerSettings, batches: RedisBatches, jobs: RedisJobs, bucket: S3Bucket) -> BatchWork:

@@ -1,19 +1,17 @@
-"""Batches: take in, look, pause, resume, cancel, retry, and read their outcome."""
+"""Batches: take in, look, pause, resume, cancel, retry. What comes out of them: batch_outcome.py."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
 from api import examples
 from api.auth import AccountId, Door
-from api.batch_schemas import BatchList, BatchPageQuery, BatchQuery, DryRunView, OutcomeQuery, ResumeQuery, RetryQuery
-from api.batch_views import find_batch, result_lines, show_batch, show_batches, show_dry_run
+from api.batch_schemas import BatchList, BatchPageQuery, BatchQuery, DryRunView, ResumeQuery, RetryQuery
+from api.batch_views import find_batch, show_batch, show_batches, show_dry_run
 from api.cursors import read_cursor, sign_cursor
 from api.limits import take_turn
 from api.openapi import answers, keyed
@@ -186,41 +184,6 @@ async def retry_failed(
         batch_id, operation=new_id("op"), code=query.code, accept_charge=query.accept_charge
     )
     return await get_batch(batch_id, services, account_id)
-
-
-@router.get(
-    "/{batch_id}/results",
-    response_class=StreamingResponse,
-    responses=answers(200, "A line a job that succeeded, in line order.", "", media_type=_JSONL) | keyed("not_found"),
-)
-async def read_results(
-    batch_id: str, services: Door, account_id: AccountId, query: Annotated[OutcomeQuery, Query()]
-) -> StreamingResponse:
-    """What is there by now; ask again with `after` for what lies behind that line. URLs are signed now."""
-    batch = await find_batch(services, account_id, batch_id)
-    return StreamingResponse(result_lines(services, batch, query.after), media_type=_JSONL)
-
-
-@router.get(
-    "/{batch_id}/errors",
-    response_class=StreamingResponse,
-    responses=answers(
-        200, "A line a job that failed or was cancelled, and a line that was refused.", "", media_type=_JSONL
-    )
-    | keyed("not_found"),
-)
-async def read_errors(
-    batch_id: str, services: Door, account_id: AccountId, query: Annotated[OutcomeQuery, Query()]
-) -> StreamingResponse:
-    """What is there by now, in line order."""
-    batch = await find_batch(services, account_id, batch_id)
-    rows = services.batch_reader.error_rows(batch, after=query.after)
-    return StreamingResponse(_lines(rows), media_type=_JSONL)
-
-
-async def _lines(rows: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
-    async for row in rows:
-        yield json.dumps(row).encode() + b"\n"
 
 
 def _ms(moment: datetime | None) -> int | None:

@@ -36,7 +36,7 @@ from darkroom.ports import Picture
 FAL_MEDIA_HOSTS = ("*.fal.media", "*.fal.run")
 MAX_SIDE = 14142  # pixels; the most that fal's toolkit takes (fal-protocol, section 5)
 _SPOOL_BYTES = 8 * 1024 * 1024  # kept in memory up to here, in an unnamed file beyond
-_DECODE_PIXELS = 50_000_000  # what is decoded whole, at up to four bytes a pixel
+DECODE_PIXELS = 50_000_000  # what is decoded whole, at up to four bytes a pixel
 
 
 class MediaDownloader:
@@ -258,7 +258,7 @@ def _look_at_png(file: BinaryIO, size: int) -> PictureLook:
             raise UnreadableMediaError("the PNG has fewer rows than its header says")
         blank = rows.uniform
     else:  # a form that fal has not been seen to send
-        blank = width * height <= _DECODE_PIXELS and _is_one_colour(PngImagePlugin.PngImageFile(_rewound(file)))
+        blank = width * height <= DECODE_PIXELS and _is_one_colour(PngImagePlugin.PngImageFile(_rewound(file)))
     return PictureLook("image/png", width, height, blank)
 
 
@@ -341,7 +341,7 @@ def _look_at_jpeg(file: BinaryIO, size: int) -> PictureLook:
     # Reading through to the last block finds what is missing, and at an eighth of the size it costs a fraction.
     image.draft(None, (max(1, width // 8), max(1, height // 8)))
     blank = _is_one_colour(image)
-    if blank and width * height <= _DECODE_PIXELS:  # a fine regular pattern may average out: look at it in full
+    if blank and width * height <= DECODE_PIXELS:  # a fine regular pattern may average out: look at it in full
         blank = _is_one_colour(JpegImagePlugin.JpegImageFile(_rewound(file)))
     return PictureLook("image/jpeg", width, height, blank)
 
@@ -358,7 +358,7 @@ def _look_at_webp(file: BinaryIO, size: int) -> PictureLook:
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     else:
         width, height = (value & 0x3FFF for value in struct.unpack("<HH", start[26:30]))
-    if width * height > _DECODE_PIXELS:  # before Pillow opens it: it allocates two whole canvases at once
+    if width * height > DECODE_PIXELS:  # before Pillow opens it: it allocates two whole canvases at once
         raise UnreadableMediaError(f"the WebP has {width}x{height} pixels, which is too many")
     return PictureLook("image/webp", width, height, _is_one_colour(WebPImagePlugin.WebPImageFile(_rewound(file))))
 

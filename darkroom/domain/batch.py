@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import quote
 
 from darkroom.domain.ids import decode, encode
-from darkroom.domain.lifecycle import BatchStatus
+from darkroom.domain.lifecycle import TERMINAL_BATCH, BatchStatus
 
 LINES_MAX: Final = 100_000
 BYTES_MAX: Final = 256 * 1024 * 1024
@@ -152,6 +152,16 @@ def slices(first: int, last: int, size: int) -> Iterator[range]:
 def batch_key(prefix: str, account_id: str, batch_id: str, name: str) -> str:
     """Where a batch's object lies in the bucket."""
     return f"{prefix}{account_id}/batches/{batch_id}/{name}"
+
+
+def files_of(batch: Batch) -> list[str]:
+    """Its files that lie in the bucket by now, so that they can be fetched. Those of an earlier end do not count."""
+    names = ["input.jsonl"]
+    if batch.status in TERMINAL_BATCH or batch.invalid:
+        names.append("errors.jsonl")
+    if batch.status in TERMINAL_BATCH - {BatchStatus.FAILED}:
+        names += ["results.jsonl", "SHA256SUMS", "index.html", "manifest.json"]
+    return names
 
 
 def _hash(text: str, bits: int) -> int:

@@ -53,7 +53,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Our stored copy of one image."""
+    """Our stored copy of one image. `thumbnail`: whether its batch's folder has a small copy of it."""
 
     index: int
     key: str
@@ -65,6 +65,7 @@ class Artifact:
     seed: int
     has_nsfw_concepts: bool
     blank: bool
+    thumbnail: bool = False
 
 
 @dataclass(frozen=True, slots=True)

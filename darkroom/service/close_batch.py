@@ -1,4 +1,4 @@
-"""A batch's outcome in the bucket: results, errors, checksums, and last the manifest; then the batch ends.
+"""A batch's outcome in the bucket: results, errors, checksums, contact sheet, and last the manifest; then it ends.
 
 Made by whichever worker has the timer. After a crash it is made again from the records, under the same names.
 """
@@ -10,6 +10,7 @@ import json
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from darkroom.domain.batch import Batch, batch_key
@@ -17,9 +18,10 @@ from darkroom.domain.batch_rows import error_row, is_result, picture_path, resul
 from darkroom.domain.batch_view import moment
 from darkroom.domain.errors import ConflictError
 from darkroom.domain.job import Job
-from darkroom.domain.lifecycle import TERMINAL_BATCH
+from darkroom.domain.lifecycle import TERMINAL_BATCH, BatchStatus
 from darkroom.ports import Batches, BatchFiles, BatchTimer, Upload
 from darkroom.service.batch_lines import Alive
+from darkroom.service.contact_sheet import ContactSheet, in_the_bucket
 from darkroom.service.read_batch import BatchReader
 
 logger = logging.getLogger(__name__)
@@ -79,29 +81,34 @@ class BatchCloser:
         logger.info("%s: %s", batch_id, status, extra={"batch_id": batch_id})
 
     async def _write(self, batch: Batch) -> dict[str, Any]:
-        """The three files. Raises ConflictError when jobs of the batch live again."""
+        """All files but the manifest. Raises ConflictError when jobs of the batch live again."""
         alive = Alive(lambda: self._is_wanted(batch.id))
+        sheet = ContactSheet(batch, in_the_bucket(batch, self._prefix), at=datetime.now(UTC), status=_ends_as(batch))
         async with AsyncExitStack() as stack:
-            results, errors, sums = [
+            results, errors, sums, page = [
                 _File(await stack.enter_async_context(self._files.upload(self._key(batch, name), kind)))
                 for name, kind in (
                     ("results.jsonl", "application/jsonl"),
                     ("errors.jsonl", "application/jsonl"),
                     ("SHA256SUMS", "text/plain"),
+                    ("index.html", "text/html; charset=utf-8"),
                 )
             ]
             pictures = 0
+            await page.add(sheet.begin())
             async for row in self._reader.rows(batch):
                 if not await alive.still_wanted():
                     raise ConflictError("the batch goes on")  # leaves no half-written file
+                await page.add(sheet.rows([row]))
                 if isinstance(row, Job) and is_result(row):
-                    await results.add(_json_line(result_row(row, bucket=self._bucket)))
+                    await results.add(_json_line(result_row(row, bucket=self._bucket, prefix=self._prefix)))
                     for artifact in row.artifacts:
                         pictures += 1
                         await sums.add(f"{artifact.sha256}  {picture_path(row, artifact)}\n".encode())
                 else:
                     await errors.add(_json_line(error_row(row) if isinstance(row, Job) else row))
-            for file in (results, errors, sums):
+            await page.add(sheet.end())
+            for file in (results, errors, sums, page):
                 await file.flush()
         return {
             "pictures": pictures,
@@ -118,6 +125,12 @@ class BatchCloser:
 
     def _key(self, batch: Batch, name: str) -> str:
         return batch_key(self._prefix, batch.account_id, batch.id, name)
+
+
+def _ends_as(batch: Batch) -> BatchStatus:
+    if batch.status is not BatchStatus.CANCELLING:
+        return BatchStatus.COMPLETED
+    return BatchStatus.EXPIRED if batch.status_reason == "finish_by" else BatchStatus.CANCELLED
 
 
 def _json_line(row: dict[str, Any]) -> bytes:

@@ -1,4 +1,7 @@
-"""From fal's media host into the bucket: every picture once, the sidecar last; each copied picture is a checkpoint."""
+"""From fal's media host into the bucket: every picture once, the sidecar last; each copied picture is a checkpoint.
+
+A batch's pictures leave a thumbnail in its folder, made here, while the picture is on this machine anyway.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from darkroom.domain.batch import batch_key
+from darkroom.domain.batch_rows import thumbnail_path
 from darkroom.domain.errors import (
     BlockedError,
     DarkroomError,
@@ -24,7 +29,7 @@ from darkroom.domain.krea import usd
 from darkroom.domain.lifecycle import JobEvent
 from darkroom.domain.outcome import Failed, Outcome, RetryAt, Succeeded, Superseded
 from darkroom.domain.policy import COPIES, COPY_TRIES_MAX
-from darkroom.ports import ArtifactStore, MediaFetcher, Picture, Schedule, Transitions
+from darkroom.ports import ArtifactStore, MediaFetcher, Picture, Schedule, Thumbnails, Transitions
 from darkroom.service.persist import persist
 
 logger = logging.getLogger(__name__)
@@ -46,6 +51,7 @@ class ArtifactCopier:
         transitions: Transitions,
         schedule: Schedule,
         media: MediaFetcher,
+        thumbnails: Thumbnails,
         store: ArtifactStore,
         prefix: str,
         price_per_megapixel: Decimal,
@@ -54,6 +60,7 @@ class ArtifactCopier:
         self._transitions = transitions
         self._schedule = schedule
         self._media = media
+        self._thumbnails = thumbnails
         self._store = store
         self._prefix = prefix
         self._price = price_per_megapixel
@@ -97,6 +104,7 @@ class ArtifactCopier:
             if submission.ref is not None:
                 metadata["fal-request-id"] = submission.ref.request_id
             try:
+                thumbnail = await self._leave_thumbnail(job, index, picture)
                 await self._store.put_picture(key, picture, metadata)
             except (TransientError, BlockedError) as error:
                 await self._close_storage(error)
@@ -112,7 +120,19 @@ class ArtifactCopier:
                 seed=seed,
                 has_nsfw_concepts=unsafe,
                 blank=picture.blank,
+                thumbnail=thumbnail,
             )
+
+    async def _leave_thumbnail(self, job: Job, index: int, picture: Picture) -> bool:
+        """Before the picture's checkpoint: a picture that is on record has its thumbnail, where there can be one."""
+        if job.batch_id is None:
+            return False
+        small = await self._thumbnails.make(picture)
+        if small is None:
+            return False
+        key = batch_key(self._prefix, job.account_id, job.batch_id, thumbnail_path(job, index))
+        await self._store.put_bytes(key, small, "image/jpeg")
+        return True
 
     async def _close_storage(self, error: DarkroomError) -> None:
         """While pictures cannot be stored, none is paid for."""
@@ -162,7 +182,8 @@ def sidecar(
         "price_per_megapixel_usd": float(price_per_megapixel),
         "cost_usd": None if units is None else float(usd(units, price_per_megapixel)),
         "images": [
-            {name: getattr(artifact, name) for name in Artifact.__slots__ if name != "blank"} for artifact in artifacts
+            {name: getattr(artifact, name) for name in Artifact.__slots__ if name not in {"blank", "thumbnail"}}
+            for artifact in artifacts
         ],
     }
 

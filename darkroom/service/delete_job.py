@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from darkroom.domain.batch import batch_key
+from darkroom.domain.batch_rows import thumbnail_path
 from darkroom.domain.errors import ConflictError
 from darkroom.domain.job import Job
 from darkroom.domain.lifecycle import TERMINAL
@@ -18,7 +20,7 @@ class JobRemoval:
         self._prefix = prefix
 
     async def remove(self, job: Job) -> None:
-        """Remove the pictures, their sidecar and the record.
+        """Remove the pictures, their thumbnails and sidecar, and the record.
 
         Raises TransientError or BlockedError while S3 is away (the record stays, and with it the knowledge of what is
         to be removed), ConflictError (`job_not_ended`), NotFoundError. Repeatable.
@@ -33,4 +35,11 @@ class JobRemoval:
         known = {artifact.key for artifact in job.artifacts}
         pictures = int(job.arguments.get("num_images", 1))
         possible = {f"{index}.{extension}" for index in range(pictures) for extension in ("png", "jpeg")}
-        return sorted(known | {artifact_key(self._prefix, job, name) for name in possible | {"job.json"}})
+        names = {artifact_key(self._prefix, job, name) for name in possible | {"job.json"}}
+        if job.batch_id is None:
+            return sorted(known | names)
+        small = {
+            batch_key(self._prefix, job.account_id, job.batch_id, thumbnail_path(job, index))
+            for index in range(pictures)
+        }
+        return sorted(known | names | small)

@@ -33,7 +33,7 @@ class BatchReader:
             await asyncio.sleep(0)
 
     async def error_rows(self, batch: Batch, *, after: int = 0) -> AsyncIterator[dict[str, Any]]:
-        """Lines that could not become jobs, and jobs that failed or were cancelled, together in line order."""
+        """Lines that could not become jobs, and jobs that failed or were cancelled, in line order."""
         async for row in self.rows(batch, after=after):
             if not isinstance(row, Job):
                 yield row

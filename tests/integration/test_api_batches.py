@@ -170,12 +170,66 @@ async def test_the_outcome_lies_in_the_bucket_when_it_ends(house: House) -> None
     assert [row["job_id"] for row in rows] == [first, second]
     assert "url" not in rows[0]["images"][0]
     assert (await house.bucket.get_bytes(folder + "errors.jsonl")) == b""
+    page = (await house.bucket.get_bytes(folder + "index.html")).decode()
+    assert page.count('"status":"succeeded"') == 2
+    assert '"status":"completed"' in page
+    assert '"full":"../../renders/0.png"' in page
     batch = await house.get(batch["id"])
     assert (batch["status"], batch["cost"]["spent_usd"]) == ("completed", pytest.approx(2 * 0.008388608))
     assert [r["line"] for r in (await _lines(house, batch["id"], after=1))] == [2]
     events = (await house.client.get("/v1/events")).json()["data"]
     assert events[-1]["type"] == "batch.completed"
     assert events[-1]["data"]["id"] == batch["id"]
+
+
+async def test_its_files_are_named_once_they_are_there(house: House) -> None:
+    batch = await house.taken_in(lines(line("one")))
+    assert [file["name"] for file in (await _files(house, batch["id"]))] == ["input.jsonl"]
+    await house.hand.complete(batch_job_id(batch["id"], 1))
+    await house.tick()
+    found = {file["name"]: file for file in await _files(house, batch["id"])}
+    assert set(found) == {"input.jsonl", "results.jsonl", "errors.jsonl", "SHA256SUMS", "index.html", "manifest.json"}
+    for file in found.values():
+        async with httpx.AsyncClient() as anybody:
+            answer = await anybody.get(file["url"])
+        assert (answer.status_code, answer.content) == (200, await house.bucket.get_bytes(file["key"])), file["name"]
+    failed = await house.taken_in(lines({"input": {}}))
+    assert [file["name"] for file in (await _files(house, failed["id"]))] == ["input.jsonl", "errors.jsonl"]
+
+
+async def _files(house: House, batch_id: str) -> list[dict[str, Any]]:
+    answer = await house.client.get(f"/v1/batches/{batch_id}/files")
+    found: list[dict[str, Any]] = answer.json()["data"]
+    return found
+
+
+async def test_results_and_errors_come_in_parts_where_that_is_wanted(house: House) -> None:
+    batch = await house.taken_in(lines(*(line(f"p{n}") for n in range(5))))
+    names = [batch_job_id(batch["id"], n) for n in range(1, 6)]
+    for name in (names[0], names[2], names[3]):
+        await house.hand.complete(name)
+    for name in (names[1], names[4]):
+        await house.client.post(f"/v1/jobs/{name}/cancel")
+    assert [row["line"] for row in await _lines(house, batch["id"], limit=2)] == [1, 3]
+    assert [row["line"] for row in await _lines(house, batch["id"], limit=2, after=3)] == [4]
+    assert [row["line"] for row in await house.get(batch["id"], "/errors?limit=1")] == [2]
+    assert [row["line"] for row in await house.get(batch["id"], "/errors?limit=1&after=2")] == [5]
+    is_problem(await house.client.get(f"/v1/batches/{batch['id']}/results?limit=0"), 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("links", "full"), [("signed", "X-Amz-Signature="), ("download", '"full":"images/mars-0.png"')]
+)
+async def test_the_contact_sheet_shows_what_has_ended_by_now(house: House, links: str, full: str) -> None:
+    batch = await house.taken_in(lines(line("red <planet>", custom_id="mars"), line("venus")))
+    await house.hand.complete(batch_job_id(batch["id"], 1))
+    answer = await house.client.get(f"/v1/batches/{batch['id']}/contact-sheet", params={"links": links})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["cache-control"] == "no-store", "it holds signed URLs"
+    assert answer.text.count('"status":"succeeded"') == 1
+    assert "red \\u003cplanet>" in answer.text
+    assert "venus" not in answer.text
+    assert full in answer.text
 
 
 async def _lines(house: House, batch_id: str, **query: Any) -> list[Any]:  # noqa: ANN401 - any query
@@ -301,6 +355,15 @@ async def test_a_crash_in_the_middle_of_an_intake_leaves_nothing_running_and_is_
 async def test_another_accounts_batch_does_not_exist(house: House) -> None:
     is_problem(await house.client.get("/v1/batches/batch_" + "0" * 26), 404, "not_found")
     is_problem(await house.client.post("/v1/batches/nonsense/cancel"), 404, "not_found")
+    theirs = await house.taken_in(lines(line("a secret")))
+    accounts = house.door.services.accounts
+    await accounts.create("acct_" + "1" * 26, "other", "whsec_AAAA")
+    await accounts.create_key("acct_" + "1" * 26, "the-key-of-another-account")
+    stranger = {"Authorization": "Bearer the-key-of-another-account"}
+    for part in ("", "/results", "/errors", "/files", "/contact-sheet"):
+        is_problem(await house.client.get(f"/v1/batches/{theirs['id']}{part}", headers=stranger), 404, "not_found")
+    for verb in ("pause", "resume", "cancel", "retry-failed"):
+        is_problem(await house.client.post(f"/v1/batches/{theirs['id']}/{verb}", headers=stranger), 404, "not_found")
 
 
 async def test_pause_resume_cancel_and_the_listing(house: House) -> None:

@@ -26,7 +26,16 @@ from darkroom.service.deliver import Deliverer
 from darkroom.service.run_job import JobRunner, Terms
 from tests.integration.store_kit import LEASE_SECONDS, Kit
 from tests.integration.store_view import travel
-from tests.unit.stand_ins import REF, Answers, FakeBucket, FakeGenerator, FakeMedia, FakeSchedule, FakeTransitions
+from tests.unit.stand_ins import (
+    REF,
+    Answers,
+    FakeBucket,
+    FakeGenerator,
+    FakeMedia,
+    FakeSchedule,
+    FakeThumbnails,
+    FakeTransitions,
+)
 from worker.engine import Engine
 
 PRICE = Decimal("0.008")
@@ -50,6 +59,7 @@ class Room:
             transitions=self.store,
             schedule=self.kit.schedule,
             media=FakeMedia(),
+            thumbnails=FakeThumbnails(),
             store=FakeBucket(),
             prefix="",
             price_per_megapixel=PRICE,

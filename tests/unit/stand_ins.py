@@ -140,6 +140,7 @@ class FakeTransitions:
 
     def __init__(self) -> None:
         self.did: list[tuple[Any, ...]] = []
+        self.kept: list[Artifact] = []
         self.opening = Answers(Opening.OPENED)
         self.acceptance = Answers(Acceptance.ACCEPTED)
         self.claims = Answers(None)
@@ -182,6 +183,7 @@ class FakeTransitions:
 
     async def keep_artifact(self, job_id: str, lease: str, artifact: Artifact) -> bool:
         self.did.append(("keep", artifact.index, artifact.key))
+        self.kept.append(artifact)
         return bool(await self.keeps.next())
 
     async def snooze(self, job_id: str, lease: str) -> bool:
@@ -332,6 +334,17 @@ def a_picture(width: int = 64, height: int = 64) -> Picture:
     return Picture(io.BytesIO(b"png"), 3, "ab" * 32, "image/png", width, height, blank=False)
 
 
+class FakeThumbnails:
+    """Implements `ports.Thumbnails`."""
+
+    def __init__(self) -> None:
+        self.answers = Answers(b"small")
+
+    async def make(self, picture: Picture) -> bytes | None:
+        found: bytes | None = await self.answers.next()
+        return found
+
+
 class FakeBucket:
     """Implements `ports.ArtifactStore`."""
 
@@ -346,6 +359,10 @@ class FakeBucket:
     async def put_json(self, key: str, document: Mapping[str, Any]) -> None:
         await self.puts.next()
         self.objects[key] = dict(document)
+
+    async def put_bytes(self, key: str, data: bytes, content_type: str) -> None:
+        await self.puts.next()
+        self.objects[key] = data
 
     async def delete(self, keys: list[str]) -> None:
         for key in keys:

@@ -27,6 +27,7 @@ from tests.unit.stand_ins import (
     FakeBucket,
     FakeMedia,
     FakeSchedule,
+    FakeThumbnails,
     FakeTransitions,
     a_job,
     a_picture,
@@ -42,10 +43,12 @@ class Room:
     def __init__(self) -> None:
         self.records, self.schedule = FakeTransitions(), FakeSchedule()
         self.media, self.bucket = FakeMedia(), FakeBucket()
+        self.thumbnails = FakeThumbnails()
         self.copier = ArtifactCopier(
             transitions=self.records,
             schedule=self.schedule,
             media=self.media,
+            thumbnails=self.thumbnails,
             store=self.bucket,
             prefix="renders/",
             price_per_megapixel=Decimal("0.008"),
@@ -156,6 +159,30 @@ def test_the_store_of_records_may_be_away_at_the_same_time(room: Room) -> None:
 def test_pictures_without_a_seed_of_fals_have_the_jobs(room: Room) -> None:
     assert room.copy(pictures(2, seed=None)) == Succeeded()
     assert [image["seed"] for image in room.bucket.objects[FOLDER + "job.json"]["images"]] == [7, 8]
+
+
+SMALL = "renders/acct_1/batches/batch_1/thumbs/a%2Fb-{}.jpg"
+
+
+def test_a_batchs_pictures_leave_thumbnails_before_they_are_on_record(room: Room) -> None:
+    assert room.copy(pictures(2), a_job(batch_id="batch_1", custom_id="a/b", line=7)) == Succeeded()
+    assert list(room.bucket.objects) == [
+        SMALL.format(0),
+        FOLDER + "0.png",
+        SMALL.format(1),
+        FOLDER + "1.png",
+        FOLDER + "job.json",
+    ]
+    assert room.bucket.objects[SMALL.format(1)] == b"small"
+    assert [artifact.thumbnail for artifact in room.records.kept] == [True, True]
+    assert "thumbnail" not in room.bucket.objects[FOLDER + "job.json"]["images"][0]
+
+
+def test_a_picture_that_has_no_thumbnail_is_kept_all_the_same(room: Room) -> None:
+    room.thumbnails.answers = Answers(None)
+    assert room.copy(pictures(), a_job(batch_id="batch_1", line=7)) == Succeeded()
+    assert list(room.bucket.objects) == [FOLDER + "0.png", FOLDER + "job.json"]
+    assert [artifact.thumbnail for artifact in room.records.kept] == [False]
 
 
 def test_without_a_bill_the_sidecar_names_no_cost(room: Room) -> None:

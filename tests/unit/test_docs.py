@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from api.app import create_app
 from api.batch_schemas import DryRunView
 from api.metrics import HttpMetrics, StoreMetrics
-from api.routes import batches, callback, deliveries, events, health, jobs, usage
+from api.routes import batch_outcome, batches, callback, deliveries, events, health, jobs, usage
 from api.schemas import JobRequest, ReplayRequest
 from darkroom.adapters.addresses import AddressPolicy
 from darkroom.adapters.redis.gauges import read_gauges
@@ -47,7 +47,7 @@ from tests.integration.store_kit import FAULT
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ROUTES = [
     route
-    for room in (batches, callback, deliveries, events, health, jobs, usage)
+    for room in (batches, batch_outcome, callback, deliveries, events, health, jobs, usage)
     for route in room.router.routes
     if isinstance(route, APIRoute)
 ]
