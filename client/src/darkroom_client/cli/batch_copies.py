@@ -38,7 +38,7 @@ def download(
     """Copy a batch into a directory of its own. Run it again to fetch what is missing, came later, or was damaged."""
     out = Out(as_json=as_json)
     view = CopyView()
-    with session(out, look=f"darkroom batch show {batch_id}") as client:
+    with session(out, doubt=f"see darkroom batch show {batch_id}") as client:
         try:
             with out.moving(view):
                 tally = client.batches.download(
@@ -79,13 +79,12 @@ def open_sheet(
         if not page.is_file():
             fail(out, ExitCode.USAGE, "usage", f"{what} is no downloaded copy of a batch: it has no index.html")
     else:
-        with session(out, look=f"darkroom batch show {what}") as client:
+        with session(out) as client:
             page = client.batches.contact_sheet_to(what, file or Path("out") / f"{what}.html")
     opened = browser and webbrowser.open(page.resolve().as_uri())
-    if opened:
-        out.done(f"opened {page}")
-    else:
-        out.done(f"saved {page}" if browser is False else f"saved {page}; no browser could be opened")
+    out.done(
+        f"{'opened' if opened else 'here'}: {page}", aside="no browser could be opened" if browser > opened else ""
+    )
     if as_json:
         out.document({"file": str(page), "opened": opened})
     elif not out.interactive:

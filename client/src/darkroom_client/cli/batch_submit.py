@@ -27,7 +27,7 @@ from darkroom_client.cli.out import MovingLine, Out, ago, dollars, plain
 from darkroom_client.cli.session import ExitCode, fail, session
 from darkroom_client.cli.times import FORMS, clock_ahead, read_moment
 from darkroom_client.client import Client
-from darkroom_client.errors import ApiError
+from darkroom_client.errors import ApiError, UnavailableError, UnreachableError
 from darkroom_client.uploads import UploadFormat, format_of
 
 EXAMPLES: Final = """
@@ -41,6 +41,8 @@ darkroom batch submit prompts.csv --canary 20 --canary-max-failures 0.05
 
 ./prompts.py | darkroom batch submit - --name tonight
 """
+
+_DOUBT: Final = "the same command again finds it, and sends nothing twice"
 
 _VERDICT_SECONDS: Final = 60.0
 """So long the verdict on the lines is waited for: 100,000 of them take about ten seconds."""
@@ -104,7 +106,7 @@ def submit(  # noqa: PLR0913 - the command's options
     }
     with (
         _readable(out, file, file_format) as source,
-        session(out, look="darkroom batch ls", patience=WATCHING) as client,
+        session(out, doubt=_DOUBT, patience=WATCHING) as client,
     ):
         if dry_run:
             tried = client.batches.dry_run(source.path, format=source.format, **asked)
@@ -122,6 +124,9 @@ def submit(  # noqa: PLR0913 - the command's options
                     idempotency_key=f"darkroom-{uuid.uuid4()}" if again else key,
                     **asked,
                 )
+        except (UnreachableError, UnavailableError):
+            out.warn(f"the file may have arrived: {_DOUBT}")
+            raise
         except ApiError as refusal:
             if refusal.code in {"idempotency_key_reused", "batch_removed"}:
                 _sent_before(client, out, refusal, called)
@@ -214,7 +219,7 @@ def _judged(client: Client, out: Out, batch: Batch) -> Batch:
                 if batch.status != "validating" or time.monotonic() > give_up_at:
                     break
     except KeyboardInterrupt:
-        out.warn("its lines are still being checked; then it starts by itself")
+        out.warn("not waiting for the verdict on its lines: it starts, or fails, by itself")
     return batch
 
 
@@ -225,7 +230,10 @@ def _leave(out: Out, batch: Batch) -> None:
     if batch.status == "failed":
         report(out, batch)
     money = "" if batch.cost.expected_usd is None else f"about {dollars(batch.cost.expected_usd)}"
-    out.done(f"{batch.counts.total:,} jobs, {state(batch)}" if batch.counts.total else state(batch), aside=money)
+    if batch.status == "validating":
+        out.warn(f"{batch.id} is stored; {state(batch)}")
+    else:
+        out.done(f"{batch.counts.total:,} jobs, {state(batch)}", aside=money)
     if batch.counts.ended:
         out.hint(f"{done_of(batch)} jobs have ended")
     if batch.invalid:
@@ -256,12 +264,11 @@ def _tell_dry_run(out: Out, tried: DryRun, *, starts: bool) -> None:
         tell_mistakes(out, tried.errors, tried.invalid)
     if not starts:
         out.failed("nothing would start" + ("; --on-invalid skip leaves those lines out" if tried.valid else ""))
+        raise typer.Exit(ExitCode.FAILED)
     if not out.as_json:
         _tell_facts(out, tried)
-    if starts and tried.forecast.meets_finish_by is False:
+    if tried.forecast.meets_finish_by is False:
         out.warn("that is later than --finish-by: what is not paid by then would be cancelled")
-    if not starts:
-        raise typer.Exit(ExitCode.FAILED)
 
 
 def _tell_facts(out: Out, tried: DryRun) -> None:
@@ -269,6 +276,7 @@ def _tell_facts(out: Out, tried: DryRun) -> None:
     out.fact("lines", f"{tried.valid:,} good, {tried.invalid:,} with mistakes")
     out.fact("pictures", f"{counts.pictures:,}")
     out.fact("cost", f"about {dollars(cost.expected_usd)} ({dollars(cost.min_usd)} to {dollars(cost.max_usd)})")
-    out.fact("duplicates", f"{counts.duplicate_inputs:,} lines ask for what an earlier line asked for")
+    if counts.duplicate_inputs:
+        out.fact("duplicates", f"{counts.duplicate_inputs:,} lines ask for the same as an earlier one")
     met = {True: ", in time", False: ", too late", None: ""}[tried.forecast.meets_finish_by]
     out.fact("finished", f"about {clock_ahead(tried.forecast.finish_at)}{met}")

@@ -47,10 +47,8 @@ def watch(client: Client, out: Out, batch: Batch) -> None:
                     if batch.waits_for_a_person:
                         break
     except KeyboardInterrupt:
-        out.warn(f"stopped watching; {batch.id} goes on")
-        out.hint(
-            f"darkroom batch watch {batch.id}    darkroom batch pause {batch.id}    darkroom batch cancel {batch.id}"
-        )
+        out.warn(f"stopped watching; {batch.id} {'stays paused' if batch.status == 'paused' else 'goes on'}")
+        out.hint(f"darkroom batch watch {batch.id}    (or pause, resume, cancel)")
         if out.as_json:
             out.document(batch.model_dump(mode="json"))
         raise typer.Exit(ExitCode.INTERRUPTED) from None

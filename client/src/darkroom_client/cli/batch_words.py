@@ -46,7 +46,7 @@ def done_of(batch: Batch) -> str:
 
 def spent(cost: BatchCost) -> str:
     """What was billed, of how much."""
-    return f"{dollars(cost.spent_usd)} spent" + (f" of {cost.budget_usd:,.2f}" if cost.budget_usd is not None else "")
+    return f"{dollars(cost.spent_usd)} spent" + (f" of ${cost.budget_usd:,.2f}" if cost.budget_usd is not None else "")
 
 
 def causes(batch: Batch) -> str:

@@ -165,7 +165,7 @@ def retry_batch(
 
 
 def _session(out: Out, batch_id: str) -> AbstractContextManager[Client]:
-    return session(out, look=f"darkroom batch show {batch_id}", patience=WATCHING)
+    return session(out, doubt=f"see darkroom batch show {batch_id}", patience=WATCHING)
 
 
 def _reopened(client: Client, batch: Batch, ended_at: datetime | None) -> Batch | None:

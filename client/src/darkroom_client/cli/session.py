@@ -58,10 +58,10 @@ def open_client(patience: Patience | None = None) -> Client:
 
 
 @contextmanager
-def session(out: Out, *, look: str = "darkroom jobs ls", patience: Patience | None = None) -> Iterator[Client]:
+def session(out: Out, *, doubt: str = "see darkroom jobs ls", patience: Patience | None = None) -> Iterator[Client]:
     """A client for one command; what goes wrong inside becomes words and an exit code.
 
-    `look` is the command that shows what became of it after a Ctrl-C.
+    `doubt` says what to do when nobody knows whether what was asked has happened.
     """
     url = _url()
     try:
@@ -79,7 +79,7 @@ def session(out: Out, *, look: str = "darkroom jobs ls", patience: Patience | No
     except DarkroomError as error:
         fail(out, ExitCode.FAILED, "failed", error.message)
     except KeyboardInterrupt:
-        fail(out, ExitCode.INTERRUPTED, "interrupted", f"what was asked may have happened: see {look}")
+        fail(out, ExitCode.INTERRUPTED, "interrupted", f"what was asked may have happened: {doubt}")
     except BrokenPipeError:  # who reads stdout has had enough
         raise
     except OSError as error:
