@@ -29,6 +29,7 @@ class BatchQuery(BaseModel):
     not_before: AwareDatetime | None = None
     finish_by: AwareDatetime | None = None
     webhook_url: PlainText | None = None
+    job_events: Annotated[bool, Field(description="Tell the webhook of each job's end too.")] = False
     canary: Annotated[
         int | None, Field(ge=1, le=LINES_MAX, description="Run so many first, then wait for `/resume`.")
     ] = None
@@ -40,6 +41,8 @@ class BatchQuery(BaseModel):
     def _agrees(self) -> Self:
         if self.finish_by is not None and self.not_before is not None and self.finish_by <= self.not_before:
             raise ValueError("finish_by must be after not_before")
+        if self.job_events and self.webhook_url is None:
+            raise ValueError("job_events needs webhook_url")
         if self.canary_max_failures is not None and self.canary is None:
             raise ValueError("canary_max_failures needs canary")
         return self
@@ -124,6 +127,9 @@ class DryRunCounts(BaseModel):
     lines: int
     jobs: int
     pictures: int
+    duplicate_inputs: int = Field(
+        description="Lines whose input an earlier line had. Where that names no seed, each draws its own."
+    )
 
 
 class DryRunCost(BaseModel):

@@ -35,7 +35,12 @@ def show_dry_run(tried: DryRun) -> DryRunView:
         valid=judge.valid,
         invalid=judge.invalid,
         errors=line_errors([found.document() for found in judge.shown]),
-        counts=DryRunCounts(lines=judge.valid + judge.invalid, jobs=judge.valid, pictures=judge.pictures),
+        counts=DryRunCounts(
+            lines=judge.valid + judge.invalid,
+            jobs=judge.valid,
+            pictures=judge.pictures,
+            duplicate_inputs=judge.repeated,
+        ),
         cost=DryRunCost(
             min_usd=float(tried.min_usd), expected_usd=float(tried.expected_usd), max_usd=float(tried.max_usd)
         ),

@@ -233,6 +233,7 @@ def _services(
             bucket,
             prefix=settings.s3_prefix,
             price_per_megapixel=price,
+            max_waiting=settings.account_max_waiting,
             check_webhook_url=check_webhook_url,
             store_is_full=pressure.is_full,
         ),

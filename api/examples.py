@@ -148,7 +148,7 @@ def dry_run() -> dict[str, Any]:
         "valid": 99_999,
         "invalid": 1,
         "errors": [{"line": 17, "pointer": "/input/num_images", "detail": "Input should be less than or equal to 4"}],
-        "counts": {"lines": 100_000, "jobs": 99_999, "pictures": 99_999},
+        "counts": {"lines": 100_000, "jobs": 99_999, "pictures": 99_999, "duplicate_inputs": 0},
         "cost": {"min_usd": 0.0, "expected_usd": 838.852, "max_usd": 838.852},
         "forecast": {"finish_at": "2026-02-02T04:45:00Z", "meets_finish_by": True},
     }

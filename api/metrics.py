@@ -48,6 +48,7 @@ class StoreMetrics(Collector):
         if (gauges := self._gauges) is None:
             return
         yield _by("darkroom_jobs", "Jobs on record, by status.", "status", gauges.jobs)
+        yield _by("darkroom_batches", "Batches on record, by status.", "status", gauges.batches)
         yield _by("darkroom_jobs_ready", "Jobs that want a permit, by lane.", "lane", gauges.ready)
         yield _by("darkroom_jobs_placed", "Jobs elsewhere: resume, held, lease.", "place", gauges.places)
         yield GaugeMetricFamily("darkroom_permits_taken", "Permits in use.", value=gauges.permits)

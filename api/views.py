@@ -1,4 +1,4 @@
-"""Records as callers see them: URLs signed now, and what waits because submissions are stopped."""
+"""Records as callers see them: with URLs signed now."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from api.compose import Services
 from darkroom.domain.errors import NotFoundError
 from darkroom.domain.ids import is_id
 from darkroom.domain.job import Delivery, Event, Job
-from darkroom.domain.lifecycle import Stage
 from darkroom.domain.representation import EventView, JobView, represent_event, represent_job
 
 
@@ -20,12 +19,9 @@ async def show(services: Services, job: Job) -> JobView:
 
 async def show_all(services: Services, jobs: Sequence[Job]) -> list[JobView]:
     """Many jobs. Signing takes CPU, so it does not happen on the event loop."""
-    waiting = any(job.stage is Stage.WAITING_FOR_SLOT for job in jobs)
-    blocked = waiting and bool(await services.schedule.gates())
 
     def views() -> list[JobView]:
-        presign = services.bucket.presign
-        return [represent_job(job, bucket=services.bucket_name, presign=presign, blocked=blocked) for job in jobs]
+        return [represent_job(job, bucket=services.bucket_name, presign=services.bucket.presign) for job in jobs]
 
     return await asyncio.to_thread(views) if any(job.artifacts for job in jobs) else views()
 

@@ -98,7 +98,7 @@ class Thumbnails(Protocol):
     """Small copies of pictures, so that a person can look at thousands."""
 
     async def make(self, picture: Picture) -> bytes | None:
-        """A JPEG of at most 320 pixels a side. None for a picture that is too large to be decoded, or cannot be."""
+        """A JPEG of at most 256 pixels a side. None for a picture that is too large to be decoded, or cannot be."""
 
 
 class ArtifactStore(Protocol):
@@ -279,7 +279,11 @@ class Jobs(Protocol):
         """
 
     async def get(self, job_id: str) -> Job | None:
-        """The record as it is now."""
+        """The record as it is now.
+
+        The stage of a job that wants a permit says what keeps it from one: `blocked` by a gate or its batch's budget,
+        `paused` or `scheduled` with its batch, else `waiting_for_slot`.
+        """
 
     async def knows(self, account_id: str, idempotency: str) -> bool:
         """Whether a job was made with that idempotency key (given as its hash)."""
@@ -506,6 +510,9 @@ class Batches(Protocol):
 
     async def page(self, account_id: str, *, before: tuple[int, str] | None, limit: int) -> BatchPage:
         """The account's batches, newest first; `before` is where the last page ended: (created ms, id)."""
+
+    async def waiting(self, account_id: str) -> int:
+        """How many of the account's jobs are queued or retrying, those included that an intake is about to make."""
 
     async def mistakes(self, batch_id: str) -> list[dict[str, Any]]:
         """The first lines with mistakes."""

@@ -138,7 +138,6 @@ async def compose(settings: WorkerSettings, app: Celery) -> Rooms:
 
     terms = Terms(
         start_timeout=settings.fal_start_timeout_seconds,
-        max_run=settings.fal_max_run_seconds,
         # A frozen worker must have lost its right to send before its lease can be taken from it.
         send_within=min(10.0, settings.lease_seconds / 2),
         price_per_megapixel=price,

@@ -58,7 +58,7 @@ _BODY = {
     | keyed(
         *("invalid_upload", "idempotency_key_invalid", "idempotency_key_reused", "invalid_webhook_url"),
         *("batch_too_large", "body_too_large", "unsupported_media_type", "upload_in_progress", "batch_removed"),
-        *("rate_limited", "store_full", "storage_unavailable"),
+        *("rate_limited", "too_many_waiting", "store_full", "storage_unavailable"),
     ),
 )
 async def create_batch(
@@ -80,6 +80,7 @@ async def create_batch(
         not_before=_ms(query.not_before),
         finish_by=_ms(query.finish_by),
         webhook_url=query.webhook_url,
+        job_events=query.job_events,
         canary=query.canary,
         canary_max_failures=query.canary_max_failures,
         idempotency_key=idempotency_key(key),

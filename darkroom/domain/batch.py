@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import quote
 
 from darkroom.domain.ids import decode, encode
-from darkroom.domain.lifecycle import TERMINAL_BATCH, BatchStatus
+from darkroom.domain.lifecycle import TERMINAL_BATCH, BatchStatus, Stage
 
 LINES_MAX: Final = 100_000
 BYTES_MAX: Final = 256 * 1024 * 1024
@@ -28,7 +28,11 @@ class OnInvalid(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch whose upload is stored. `canary_max_failures` is a share of 1; `fingerprint` is of the whole request."""
+    """A batch whose upload is stored.
+
+    `canary_max_failures` is a share of 1; `job_events`: its receiver hears of each job too; `fingerprint` is of the
+    whole request.
+    """
 
     id: str
     account_id: str
@@ -42,6 +46,7 @@ class NewBatch:
     canary_max_failures: float | None
     lines: int
     bytes: int
+    job_events: bool = False
     idempotency: str | None = None
     fingerprint: str = ""
 
@@ -113,6 +118,7 @@ class Batch:
     rate: float
     rate_at: int | None
     version: int
+    job_events: bool = False
     causes: tuple[Cause, ...] = ()
 
 
@@ -166,6 +172,28 @@ def files_of(batch: Batch) -> list[str]:
 
 def _hash(text: str, bits: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> (64 - bits)
+
+
+# waiting --------------------------------------------------------------------------------------------------------------
+
+
+class Feeds(StrEnum):
+    """Which of a batch's jobs get turns now."""
+
+    NONE = "none"
+    CANARY = "canary"
+    ALL = "all"
+
+
+def waits_for(feeds: Feeds, status: BatchStatus, reason: str | None, *, canary: bool) -> Stage:
+    """What a job waits for that wants a permit, by its batch; `canary`: it belongs to the batch's."""
+    if feeds is Feeds.ALL or (feeds is Feeds.CANARY and canary):
+        return Stage.WAITING_FOR_SLOT
+    if reason == "budget":
+        return Stage.BLOCKED
+    if reason == "not_before" or status is BatchStatus.VALIDATING:
+        return Stage.SCHEDULED
+    return Stage.PAUSED
 
 
 # forecast -----------------------------------------------------------------------------------------------------------

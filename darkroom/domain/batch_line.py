@@ -83,14 +83,20 @@ class BadLine:
 
 @dataclass(slots=True)
 class Judge:
-    """Judges the lines of one upload, in order. Sums what the good ones ask for; keeps the names seen, no lines."""
+    """Judges the lines of one upload, in order. Sums what the good ones ask for; keeps the names seen, no lines.
+
+    `repeated` counts those whose input an earlier line had; it takes memory for every line, so `count_repeated` asks.
+    """
 
     valid: int = 0
     invalid: int = 0
     megapixels: Decimal = Decimal()
     pictures: int = 0
     last_line: int = 0
+    repeated: int = 0
+    count_repeated: bool = False
     shown: list[BadLine] = field(default_factory=list)
+    _inputs: set[int] = field(default_factory=set)
     _names: dict[str, int] = field(default_factory=dict)
 
     def judge(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[GoodLine | BadLine]:
@@ -104,11 +110,18 @@ class Judge:
                 self.valid += 1
                 self.megapixels += found.asked.input.megapixels
                 self.pictures += found.asked.input.num_images
+                if self.count_repeated:
+                    self._look_for_repeat(found.asked.input)
             else:
                 self.invalid += 1
                 if len(self.shown) < _SHOWN:
                     self.shown.append(found)
             yield found
+
+    def _look_for_repeat(self, asked: KreaInput) -> None:
+        name = hash(asked.model_dump_json())
+        self.repeated += name in self._inputs
+        self._inputs.add(name)
 
     def _judge(self, number: int, text: bytes) -> GoodLine | BadLine:
         try:

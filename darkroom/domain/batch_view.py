@@ -95,6 +95,7 @@ class BatchView(BaseModel):
     not_before: datetime | None
     finish_by: datetime | None
     webhook_url: str | None
+    job_events: bool
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -137,6 +138,7 @@ def represent_batch(
         not_before=moment(batch.not_before),
         finish_by=moment(batch.finish_by),
         webhook_url=batch.webhook_url,
+        job_events=batch.job_events,
         created_at=datetime.fromtimestamp(batch.created_at / 1000, tz=UTC),
         started_at=moment(batch.started_at),
         finished_at=moment(batch.finished_at),

@@ -99,6 +99,7 @@ class Job:
     artifacts: tuple[Artifact, ...] = ()
     submissions: tuple[Submission, ...] = ()
     line: int | None = None
+    canary: bool = False
     life: int = 0
 
     @property

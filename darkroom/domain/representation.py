@@ -155,17 +155,13 @@ def cost_of(job: Job) -> CostView:
     )
 
 
-def represent_job(job: Job, *, bucket: str, presign: Presign, blocked: bool = False) -> JobView:
-    """A job as the outside sees it.
-
-    `blocked`: submissions are stopped now, so a waiting job is not waiting for a slot.
-    """
+def represent_job(job: Job, *, bucket: str, presign: Presign) -> JobView:
+    """A job as the outside sees it."""
     latest = job.submission
-    stage = Stage.BLOCKED if blocked and job.stage is Stage.WAITING_FOR_SLOT else job.stage
     return JobView(
         id=job.id,
         status=job.status,
-        stage=None if job.status in TERMINAL else stage,
+        stage=None if job.status in TERMINAL else job.stage,
         model=job.model,
         input=job.arguments,
         lane=job.lane,

@@ -14,11 +14,12 @@ from typing import Any, Final
 
 from darkroom.domain.batch import Batch, NewBatch, OnInvalid, Pace, batch_key, finish_at
 from darkroom.domain.batch_line import Judge
-from darkroom.domain.errors import ConflictError, PermanentError, UnavailableError
+from darkroom.domain.errors import ConflictError, PermanentError, RateLimitedError, UnavailableError
 from darkroom.domain.ids import new_id
 from darkroom.domain.krea import usd
-from darkroom.domain.uploads import Normaliser
+from darkroom.domain.uploads import Normaliser, TooMuchError
 from darkroom.ports import Batches, BatchFiles, Known
+from darkroom.service.accept_job import WAITING_RETRY_SECONDS
 from darkroom.service.batch_lines import numbered_lines
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class AskedBatch:
     not_before: int | None
     finish_by: int | None
     webhook_url: str | None
+    job_events: bool
     canary: int | None
     canary_max_failures: float | None
     idempotency_key: str | None
@@ -67,7 +69,11 @@ class DryRun:
 
 
 class BatchAcceptance:
-    """The rules at the door. `check_webhook_url` raises PermanentError; `store_is_full`: no room for new jobs."""
+    """The rules at the door.
+
+    `check_webhook_url` raises PermanentError; `store_is_full`: no room for new jobs; `max_waiting` bounds an account's
+    queued and retrying jobs (uploads at the same moment may pass it together).
+    """
 
     def __init__(
         self,
@@ -76,6 +82,7 @@ class BatchAcceptance:
         *,
         prefix: str,
         price_per_megapixel: Decimal,
+        max_waiting: int | None,
         check_webhook_url: Callable[[str], None],
         store_is_full: Callable[[], bool],
     ) -> None:
@@ -83,6 +90,7 @@ class BatchAcceptance:
         self._files = files
         self._prefix = prefix
         self._price = price_per_megapixel
+        self._max_waiting = max_waiting
         self._check_webhook_url = check_webhook_url
         self._store_is_full = store_is_full
 
@@ -91,7 +99,8 @@ class BatchAcceptance:
 
         When this returns the batch will end. A crash before leaves nothing but parts that the bucket does not show.
         Raises UploadError, PermanentError (`invalid_webhook_url`, `idempotency_key_reused`), ConflictError
-        (`upload_in_progress`), UnavailableError, TransientError and BlockedError (S3).
+        (`upload_in_progress`), RateLimitedError (`too_many_waiting`), UnavailableError, TransientError and BlockedError
+        (S3).
         """
         if asked.webhook_url is not None:
             self._check_webhook_url(asked.webhook_url)
@@ -103,16 +112,29 @@ class BatchAcceptance:
             if known.batch_id is not None:
                 return await self._earlier(asked, known, normaliser, pieces)
         try:
-            self._check_room()
+            await self._check_room(asked.account_id, lines=1)
             return await self._store(asked, idempotency, token, normaliser, pieces)
         except BaseException:
             if idempotency is not None:
                 await self._give_up(asked.account_id, idempotency, token)
             raise
 
-    def _check_room(self) -> None:
+    async def _check_room(self, account_id: str, *, lines: int) -> None:
+        """Looked at when an upload begins, for a full store need not read it; and once it is known how long it is."""
         if self._store_is_full():
             raise UnavailableError("the store of records has no room for new jobs now", code="store_full")
+        if self._max_waiting is None:
+            return
+        if lines > self._max_waiting:
+            raise TooMuchError(f"at most {self._max_waiting} jobs of this account may wait, and these are {lines}")
+        waiting = await self._batches.waiting(account_id)
+        if waiting + lines > self._max_waiting:
+            raise RateLimitedError(
+                f"{waiting} jobs of this account are waiting, and at most {self._max_waiting} may; more are accepted as"
+                " they are done",
+                retry_after=WAITING_RETRY_SECONDS,
+                code="too_many_waiting",
+            )
 
     async def _store(
         self,
@@ -135,6 +157,7 @@ class BatchAcceptance:
                 if idempotency is not None and time.monotonic() >= hold_again_at:
                     await self._batches.begin_upload(asked.account_id, idempotency, token, _UPLOAD_SECONDS)
                     hold_again_at = time.monotonic() + _UPLOAD_SECONDS / 3
+            await self._check_room(asked.account_id, lines=normaliser.items)
         new = NewBatch(
             id=batch_id,
             account_id=asked.account_id,
@@ -144,6 +167,7 @@ class BatchAcceptance:
             not_before=asked.not_before,
             finish_by=asked.finish_by,
             webhook_url=asked.webhook_url,
+            job_events=asked.job_events,
             canary=asked.canary,
             canary_max_failures=asked.canary_max_failures,
             lines=normaliser.items,
@@ -193,8 +217,7 @@ class BatchAcceptance:
         """Judge every line as an intake would, and store nothing. Raises as `accept` does."""
         if asked.webhook_url is not None:
             self._check_webhook_url(asked.webhook_url)
-        judge = Judge()
-        dearest = Decimal()
+        judge = Judge(count_repeated=True)
         async for lines in numbered_lines(_normalised(normaliser, pieces), _SLICE):
             for _ in judge.judge(lines):
                 pass

@@ -16,7 +16,7 @@ from darkroom.domain.krea import MODEL, KreaInput, usd
 from darkroom.domain.lifecycle import Lane
 from darkroom.ports import Jobs
 
-_WAITING_RETRY_SECONDS: Final = 30.0
+WAITING_RETRY_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class JobAcceptance:
         if self._max_waiting is not None and await self._jobs.waiting(new.account_id) >= self._max_waiting:
             raise RateLimitedError(
                 f"{self._max_waiting} jobs of this account are waiting already; more are accepted as they are done",
-                retry_after=_WAITING_RETRY_SECONDS,
+                retry_after=WAITING_RETRY_SECONDS,
                 code="too_many_waiting",
             )
 

@@ -71,7 +71,6 @@ class Terms:
     """
 
     start_timeout: int
-    max_run: int
     send_within: float
     price_per_megapixel: Decimal
     callback_url: Callable[[str], str | None]

@@ -37,7 +37,7 @@ def picture(image: Image.Image, form: str = "PNG") -> Picture:
 
 @pytest.mark.parametrize("form", TYPES)
 @pytest.mark.parametrize(
-    ("size", "small"), [((1024, 576), (320, 180)), ((576, 1024), (180, 320)), ((64, 32), (64, 32))]
+    ("size", "small"), [((1024, 576), (256, 144)), ((600, 1344), (114, 256)), ((64, 32), (64, 32))]
 )
 async def test_it_fits_and_shows_the_same(
     thumbnails: PillowThumbnails, form: str, size: tuple[int, int], small: tuple[int, int]

@@ -213,6 +213,8 @@ def assert_sound(view: View, *, permits: int, copying: int) -> None:
 
 def assert_batches(view: View) -> None:
     """A batch's counters are what its jobs are; its money is what its submissions are."""
+    counted = {status: int(number) for status, number in view.table("dr:batch_counts").items() if int(number)}
+    assert counted == Counter(batch["status"] for batch in view.batches.values())
     for batch_id, batch in view.batches.items():
         jobs = {name: job for name, job in view.jobs.items() if job["batch"] == batch_id}
         tally = Counter("held" if job["place"] == "held" else job["status"] for job in jobs.values())
@@ -407,7 +409,7 @@ def _assert_idempotency(view: View) -> None:
 
 _STATE: Final = (
     r"dr:(limits|counts|turn|outbox|timers|leases|held|permits|copying|deadlines|ended|double_charges|gate:fal)",
-    r"dr:(pace|ended_batches|batches:[^:]+)",
+    r"dr:(pace|batch_counts|ended_batches|batches:[^:]+)",
     r"dr:ready:[^:]+(:[^:]+){0,2}",
     r"dr:jobs:[^:]+(:[^:]+)?",
     r"dr:events:[^:]+(:seq)?",

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from darkroom.adapters.redis.batches import RedisBatches
 from darkroom.adapters.redis.jobs import RedisJobs
 from darkroom.domain.batch import batch_job_id
+from darkroom.domain.errors import BlockedError
 from darkroom.service.close_batch import BatchCloser
 from darkroom.service.intake_batch import BatchIntake
 from darkroom.service.read_batch import BatchReader
@@ -241,11 +242,60 @@ async def test_a_dry_run_says_what_it_would_come_to_and_stores_nothing(house: Ho
     await house.client.get("/v1/batches")
     keys = set(await redis.keys("*"))
     tried = (await house.post(MISTAKES, dry_run="true", on_invalid="skip", finish_by="2099-01-01T00:00:00Z")).json()
-    assert (tried["valid"], tried["invalid"], tried["counts"]) == (2, 3, {"lines": 5, "jobs": 2, "pictures": 2})
+    assert (tried["valid"], tried["invalid"]) == (2, 3)
+    assert tried["counts"] == {"lines": 5, "jobs": 2, "pictures": 2, "duplicate_inputs": 0}
     assert tried["cost"]["expected_usd"] == pytest.approx(2 * 0.008388608)
     assert tried["forecast"]["meets_finish_by"] is True
     assert [e["line"] for e in tried["errors"]] == [2, 3, 5]
     assert set(await redis.keys("*")) == keys
+
+
+async def test_a_dry_run_counts_lines_that_ask_for_the_same(house: House) -> None:
+    body = lines(line("a", custom_id="x"), line("b"), {"input": {"num_images": 1, "prompt": "a"}}, line("a"))
+    tried = (await house.post(body, dry_run="true")).json()
+    assert (tried["valid"], tried["counts"]["duplicate_inputs"]) == (4, 2)
+
+
+async def test_job_events_need_a_receiver(house: House) -> None:
+    is_problem(await house.post(lines(line("a")), job_events="true"), 422, "invalid_request")
+    batch = await house.taken_in(lines(line("a")), job_events="true", webhook_url="https://a.example/")
+    assert batch["job_events"] is True
+    await house.hand.complete(batch_job_id(batch["id"], 1))
+    await house.tick()
+    owed = (await house.client.get("/v1/deliveries")).json()["data"]
+    assert [delivery["event_type"] for delivery in owed] == ["batch.completed", "job.succeeded"]
+
+
+async def _stages(house: House, batch_id: str) -> list[str]:
+    """Of its jobs in line order; the same by the listing's filter."""
+    jobs = (await house.client.get("/v1/jobs", params={"batch_id": batch_id})).json()["data"]
+    stages = [job["stage"] for job in reversed(jobs)]
+    for stage in set(stages):
+        found = (await house.client.get("/v1/jobs", params={"batch_id": batch_id, "stage": stage})).json()["data"]
+        assert len(found) == stages.count(stage), stage
+    return stages
+
+
+async def test_a_batchs_jobs_say_what_they_wait_for(house: House) -> None:
+    batch = await house.taken_in(lines(line("a"), line("b")), canary=1)
+    assert await _stages(house, batch["id"]) == ["waiting_for_slot", "paused"]
+    await house.client.post(f"/v1/batches/{batch['id']}/pause")
+    assert await _stages(house, batch["id"]) == ["paused", "paused"]
+    await house.client.post(f"/v1/batches/{batch['id']}/resume")
+    await house.hand.schedule.close_gate("", BlockedError("no balance"))
+    assert await _stages(house, batch["id"]) == ["blocked", "paused"]
+    later = await house.taken_in(lines(line("a")), not_before="2099-01-01T00:00:00Z")
+    assert await _stages(house, later["id"]) == ["scheduled"]
+
+
+async def test_a_used_up_budget_blocks(house: House) -> None:
+    batch = await house.taken_in(lines(line("a"), line("b")), budget_usd="0.01")
+    first, second = (batch_job_id(batch["id"], n) for n in (1, 2))
+    await house.hand.complete(first)
+    job = await house.hand.claim(second)
+    assert await house.hand.transitions.open_submission(job, "sub_x") == "budget"
+    assert await house.hand.transitions.snooze(job.id, job.lease or "")
+    assert (await house.client.get(f"/v1/jobs/{second}")).json()["stage"] == "blocked"
 
 
 async def test_an_idempotency_key_holds_for_the_whole_upload(house: House) -> None:

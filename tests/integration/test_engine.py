@@ -64,7 +64,7 @@ class Room:
             prefix="",
             price_per_megapixel=PRICE,
         )
-        terms = Terms(600, 120, 10, PRICE, lambda _: None)
+        terms = Terms(600, 10, PRICE, lambda _: None)
         self.engine = Engine(
             runner=JobRunner(
                 transitions=self.store, schedule=self.kit.schedule, generator=self.fal, copier=copier, terms=terms

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import pytest
-
 from darkroom.domain.batch_view import moment
 from darkroom.domain.job import Artifact, Event
 from darkroom.domain.lifecycle import JobStatus, Stage, SubmissionStatus
@@ -20,8 +18,8 @@ def artifact(index: int = 0, *, unsafe: bool = False, blank: bool = False) -> Ar
     return Artifact(index, f"k/{index}.png", "image/png", 64, 64, 3, "ab", 7, has_nsfw_concepts=unsafe, blank=blank)
 
 
-def shown(*, blocked: bool = False, **fields: object) -> JobView:
-    return represent_job(a_job(**fields), bucket="bucket", presign=FakeBucket().presign, blocked=blocked)
+def shown(**fields: object) -> JobView:
+    return represent_job(a_job(**fields), bucket="bucket", presign=FakeBucket().presign)
 
 
 def test_a_running_job() -> None:
@@ -34,12 +32,6 @@ def test_a_running_job() -> None:
 
 def test_an_ended_job_is_in_no_stage() -> None:
     assert shown(status=JobStatus.SUCCEEDED, stage=Stage.COPYING).stage is None
-
-
-@pytest.mark.parametrize(("stage", "seen"), [(Stage.WAITING_FOR_SLOT, Stage.BLOCKED), (Stage.COPYING, Stage.COPYING)])
-def test_while_submissions_are_stopped_who_waits_for_a_slot_is_blocked(stage: Stage, seen: Stage) -> None:
-    assert shown(stage=stage, blocked=True).stage is seen
-    assert shown(stage=stage).stage is stage
 
 
 def test_pictures_have_urls_signed_now() -> None:

@@ -66,7 +66,7 @@ class House:
             schedule=self.schedule,
             generator=self.fal,
             copier=copier,
-            terms=Terms(600, 120, 10, PRICE, lambda _: None),
+            terms=Terms(600, 10, PRICE, lambda _: None),
         )
 
     def run(self, job: Job | None = None, hold: Hold | None = None) -> list[tuple[Any, ...]]:

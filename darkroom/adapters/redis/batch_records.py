@@ -52,6 +52,7 @@ def parse_batch(batch_id: str, record: Mapping[str, str], causes: Mapping[str, s
         rate=float(record["rate"]) * 1000,
         rate_at=_int(record["rate_at"]) or None,
         version=int(record["rev"]),
+        job_events=record.get("job_events") == "1",
         causes=_causes(causes),
     )
 

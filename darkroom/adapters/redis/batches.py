@@ -10,6 +10,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from darkroom.adapters.redis.batch_records import parse_batch
+from darkroom.adapters.redis.jobs import RedisJobs
 from darkroom.adapters.redis.records import NANO, read_jobs
 from darkroom.adapters.redis.scripts import ask, run
 from darkroom.domain.batch import Batch, NewBatch, Pace
@@ -22,6 +23,9 @@ _TYPICAL_SECONDS: Final = 4.0
 """What a job takes where none was seen yet."""
 
 _PURGED_AT_ONCE: Final = 4
+
+_INTAKES: Final = 50
+"""An account has no more intakes than that at a time: each takes seconds."""
 
 
 def _nano(usd: Decimal | None) -> str:
@@ -61,6 +65,7 @@ class RedisBatches:
             "canary": _text(batch.canary),
             "canary_max": _text(batch.canary_max_failures),
             "webhook": batch.webhook_url or "",
+            "job_events": "1" if batch.job_events else "",
             "lines": batch.lines,
             "bytes": batch.bytes,
             "idem": batch.idempotency or "",
@@ -98,6 +103,12 @@ class RedisBatches:
         found = await self._read(ids[:limit])
         more = len(ids) > limit and found
         return BatchPage(tuple(found), (found[-1].created_at, found[-1].id) if more else None)
+
+    async def waiting(self, account_id: str) -> int:
+        """See `ports.Batches`."""
+        newest = await self.page(account_id, before=None, limit=_INTAKES)
+        unmade = sum(b.lines - b.counts.total for b in newest.batches if b.status is BatchStatus.VALIDATING)
+        return unmade + await RedisJobs(self._redis).waiting(account_id)
 
     async def mistakes(self, batch_id: str) -> list[dict[str, Any]]:
         """See `ports.Batches`."""

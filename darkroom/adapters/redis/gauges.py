@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from darkroom.adapters.redis.scripts import ask
-from darkroom.domain.lifecycle import JobStatus, Lane
+from darkroom.domain.lifecycle import BatchStatus, JobStatus, Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class Gauges:
     """Sizes, by the glossary's names. `places` is where jobs wait or are worked; `closed` is what stops submissions."""
 
     jobs: dict[str, int]
+    batches: dict[str, int]
     ready: dict[str, int]
     places: dict[str, int]
     permits: int
@@ -30,17 +31,19 @@ async def read_gauges(redis: Redis) -> Gauges:
     """Count. Raises UnavailableError."""
     async with redis.pipeline(transaction=False) as pipe:
         pipe.hgetall("dr:counts")
+        pipe.hgetall("dr:batch_counts")
         for key in ("dr:permits", "dr:timers", "dr:ready:resume", "dr:held", "dr:leases", "dr:double_charges"):
             pipe.zcard(key)
         pipe.llen("dr:outbox")
         for key in ("dr:gate:fal", "dr:gate:s3", "dr:cooldown"):
             pipe.exists(key)
         pipe.info("memory")
-        counts, permits, timers, resume, held, leases, doubles, outbox, fal, s3, cooldown, memory = await ask(
+        counts, batches, permits, timers, resume, held, leases, doubles, outbox, fal, s3, cooldown, memory = await ask(
             pipe.execute()
         )
     return Gauges(
         jobs={status.value: int(counts.get(status.value, 0)) for status in JobStatus},
+        batches={status.value: int(batches.get(status.value, 0)) for status in BatchStatus},
         ready={lane.value: await _ready(redis, lane) for lane in Lane},
         places={"resume": resume, "held": held, "lease": leases},
         permits=permits,

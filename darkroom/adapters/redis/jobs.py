@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from darkroom.adapters.redis.records import read_job, read_jobs
+from darkroom.adapters.redis.records import read_jobs
 from darkroom.adapters.redis.scripts import AWAY, ask, run
-from darkroom.domain.batch import batch_job_id, line_of
+from darkroom.domain.batch import Feeds, batch_job_id, line_of, waits_for
 from darkroom.domain.errors import ConflictError, NotFoundError
 from darkroom.domain.job import Job, NewJob
-from darkroom.domain.lifecycle import JobStatus
+from darkroom.domain.lifecycle import TERMINAL, BatchStatus, JobStatus, Stage
 from darkroom.ports import Created, JobPage, JobQuery
 
 _SCAN = 200
@@ -86,7 +86,23 @@ class RedisJobs:
 
     async def get(self, job_id: str) -> Job | None:
         """See `ports.Jobs`."""
-        return await read_job(self._redis, job_id)
+        found = await self._read([job_id])
+        return found[0] if found else None
+
+    async def _read(self, ids: Sequence[str]) -> list[Job]:
+        """Records as they are now, each with what it really waits for: see `ports.Jobs.get`."""
+        jobs = await read_jobs(self._redis, ids)
+        waiting = [job for job in jobs if job.stage is Stage.WAITING_FOR_SLOT and job.status not in TERMINAL]
+        if not waiting:
+            return jobs
+        batch_ids = sorted({job.batch_id for job in waiting if job.batch_id})
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.exists("dr:gate:fal", "dr:gate:s3")
+            for batch_id in batch_ids:
+                pipe.hmget(f"dr:batch:{batch_id}", "feeds", "status", "reason")
+            gates, *rows = await ask(pipe.execute())
+        batches = {name: row for name, row in zip(batch_ids, rows, strict=True) if row[0]}
+        return [replace(job, stage=_stage(job, batches, gated=bool(gates))) if job in waiting else job for job in jobs]
 
     async def knows(self, account_id: str, idempotency: str) -> bool:
         """See `ports.Jobs`."""
@@ -115,7 +131,7 @@ class RedisJobs:
             ids, more = await self._ids_after(query, position) if batch is None else batch.before(position)
             if batch is not None and ids:
                 position = (position[0] if position else 0, ids[-1])
-            for job in await read_jobs(self._redis, ids):
+            for job in await self._read(ids):
                 position = (job.created_at, job.id)
                 if _fits(job, query):
                     found.append(job)
@@ -187,6 +203,15 @@ class RedisJobs:
             yield RedisChanges(pubsub)
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+
+def _stage(job: Job, batches: Mapping[str, Sequence[str]], *, gated: bool) -> Stage:
+    """What a job waits for that wants a permit; the batches' rows are feeds, status and reason."""
+    row = batches.get(job.batch_id or "")
+    stage = Stage.WAITING_FOR_SLOT
+    if row:
+        stage = waits_for(Feeds(row[0]), BatchStatus(row[1]), row[2], canary=job.canary)
+    return Stage.BLOCKED if gated and stage is Stage.WAITING_FOR_SLOT else stage
 
 
 def _fits(job: Job, query: JobQuery) -> bool:

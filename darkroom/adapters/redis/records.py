@@ -122,6 +122,7 @@ def parse_job(
         artifacts=_artifacts(artifacts),
         submissions=tuple(submissions),
         line=_int(record.get("line")),
+        canary="canary" in record,
         life=int(record["life"]),
     )
 

@@ -12,15 +12,7 @@ local function read_batch(id)
   return batch
 end
 
-local function set_batch(batch, fields)
-  local flat = {}
-  for name, value in pairs(fields) do
-    batch[name] = value
-    flat[#flat + 1] = name
-    flat[#flat + 1] = value
-  end
-  redis.call('HSET', batch_key(batch.id), unpack(flat))
-end
+local function set_batch(batch, fields) write(batch_key(batch.id), batch, fields) end
 
 -- A batch's timers: intake, open (not_before), close (finish_by), drain, replay, outcome, purge.
 local function batch_timer(id, kind, at) redis.call('ZADD', 'dr:timers', at, kind .. ':' .. id) end
@@ -80,9 +72,19 @@ local function tell_batch(batch, kind)
   owe(name, seq, 'batch.' .. kind, batch.account, 'batch', batch.id, key, batch.webhook)
 end
 
+-- Who hears of its jobs' ends one by one: its own receiver where job events were asked for, else nobody ('').
+function batches.receiver(job)
+  local batch = redis.call('HMGET', batch_key(job.batch), 'job_events', 'webhook')
+  return batch[1] == '1' and batch[2] or ''
+end
+
+local function count_batch(status, by) redis.call('HINCRBY', 'dr:batch_counts', status, by) end
+
 local function move_batch(batch, event, reason)
   local to = (EDGES.batch[batch.status] or {})[event]
   if not to then error({ err = 'ILLEGAL batch ' .. batch.id .. ' is ' .. batch.status .. ', event ' .. event }) end
+  count_batch(batch.status, -1)
+  count_batch(to, 1)
   set_batch(batch, { status = to, reason = reason, rev = int(batch.rev) + 1 })
   feed(batch)
 end

@@ -10,6 +10,7 @@ for _, id in ipairs(redis.call('LRANGE', key .. ':deliveries', 0, -1)) do
   redis.call('DEL', 'dr:delivery:' .. id, 'dr:delivery:' .. id .. ':attempts')
 end
 redis.call('DEL', key, key .. ':mistakes', key .. ':causes', key .. ':deliveries')
+count_batch(batch.status, -1)
 redis.call('ZREM', 'dr:batches:' .. batch.account, batch.id)
 redis.call('ZREM', 'dr:ended_batches', batch.id)
 return 1

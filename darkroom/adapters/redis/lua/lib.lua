@@ -47,16 +47,18 @@ local function read_sub(id)
   return sub
 end
 
--- Writes fields of a job's hash and of the table at hand.
-local function set(job, fields)
+-- Writes fields of a hash and of the table at hand.
+local function write(key, record, fields)
   local flat = {}
   for name, value in pairs(fields) do
-    job[name] = value
+    record[name] = value
     flat[#flat + 1] = name
     flat[#flat + 1] = value
   end
-  redis.call('HSET', job_key(job.id), unpack(flat))
+  redis.call('HSET', key, unpack(flat))
 end
+
+local function set(job, fields) write(job_key(job.id), job, fields) end
 
 -- fal took it, and its pictures are there or to come.
 local function paid(sub)
@@ -293,9 +295,11 @@ local function tell(job, error_json)
   local kind = 'job.' .. job.status
   local seq = log_event(job.account, 'id', 'evt_' .. name, 'type', kind, 'job', job.id, 'at', NOW,
     'attempts', job.attempts, 'life', job.life, 'error', error_json or '')
-  if job.webhook ~= '1' then return end
-  local url = cjson.decode(redis.call('GET', job_key(job.id) .. ':request')).webhook_url
-  owe(name, seq, kind, job.account, 'job', job.id, job_key(job.id), url)
+  local url = ''
+  if job.webhook == '1' then url = cjson.decode(redis.call('GET', job_key(job.id) .. ':request')).webhook_url
+  elseif job.batch ~= '' then url = batches.receiver(job)
+  end
+  if url ~= '' then owe(name, seq, kind, job.account, 'job', job.id, job_key(job.id), url) end
 end
 
 -- The lease ends. `released` names it and the transition that ended it, so that a repeat of that one, and no other,
