@@ -33,6 +33,9 @@ _MANIFEST: Final = "manifest.json"
 _OUTCOME: Final = ("results.jsonl", "errors.jsonl", "SHA256SUMS")
 """The sums come last: where they are, all before them is."""
 
+_IN_A_ROW: Final = 20
+"""So many files that did not arrive, none in between, say that the bucket is away."""
+
 _FORBIDDEN: Final = 403
 """What the bucket says to a URL that has expired."""
 
@@ -107,7 +110,8 @@ def download_batch(
     Raises:
         MisuseError: the directory holds something else.
         UnsafePathError: a name leads out of the directory, or is one of two for the same place.
-        IntegrityError, DownloadError: a file of the outcome did not arrive. For a picture see `missing` instead.
+        IntegrityError, DownloadError: a file of the outcome did not arrive, or the bucket is away. For one picture see
+            `missing` instead.
         ApiError, UnreachableError: the API refused, or was away.
         OSError: a file cannot be written.
     """
@@ -145,7 +149,7 @@ def contact_sheet_to(patience: Patience, batch_id: str, path: Path | str, *, lin
 # pictures -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Copy:
     """Saves the files of jobs, and counts them. Several threads do so at a time."""
 
@@ -155,22 +159,34 @@ class _Copy:
     on_progress: Callable[[Downloaded], None]
     thumbnails: bool
     lock: Lock = field(default_factory=Lock)
+    in_a_row: int = 0
 
     def save_job(self, row: BatchResult) -> Plan[None]:
-        """All files of one job. One that cannot be had is counted as missing; the others are not held up."""
+        """All files of one job. One that cannot be had is counted as missing, and holds up no other.
+
+        Raises DownloadError when the bucket is away: many in a row did not arrive, and trying again may help.
+        """
         for image in row.images:
-            try:
-                yield from self._save_picture(row, image)
-                if self.thumbnails and image.thumbnail is not None:
-                    yield from self._save_thumbnail(row, image, image.thumbnail.path)
-            except UnsafePathError:
-                raise
-            except DownloadError as fault:
-                with self.lock:
-                    self.tally.missing.append(Missing(image.path, fault.message))
+            yield from self._try(image.path, self._save_picture(row, image))
+            if self.thumbnails and image.thumbnail is not None:
+                yield from self._try(image.thumbnail.path, self._save_thumbnail(row, image, image.thumbnail.path))
         with self.lock:
             self.tally.jobs += 1
             self.on_progress(self.tally)
+
+    def _try(self, path: str, saving: Plan[None]) -> Plan[None]:
+        try:
+            yield from saving
+        except UnsafePathError:
+            raise
+        except DownloadError as fault:
+            with self.lock:
+                self.tally.missing.append(Missing(path, fault.message))
+                self.in_a_row += fault.passing
+            if self.in_a_row >= _IN_A_ROW:
+                raise
+        else:
+            self.in_a_row = 0
 
     def _save_picture(self, row: BatchResult, image: BatchImage) -> Plan[None]:
         place = self.places.claim(image.path, row.line)

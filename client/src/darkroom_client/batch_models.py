@@ -184,7 +184,7 @@ class BatchFile(Model):
 
 
 class DryRunCounts(Model):
-    """What would be made. `duplicate_inputs`: lines that ask for the same as an earlier one, seed included."""
+    """What would be made. `duplicate_inputs`: lines whose input an earlier line had; without a seed each draws one."""
 
     lines: int
     jobs: int

@@ -136,6 +136,7 @@ class Client(_BlockingRoom):
     """
 
     usage = _blocking(operations.get_usage)
+    readiness = _blocking(operations.get_readiness)
     webhook_secret = _blocking(operations.get_webhook_secret)
     download = _blocking(downloading.download)
     download_to = _blocking(downloading.download_to)
@@ -227,6 +228,7 @@ class AsyncClient(_AwaitingRoom):
     """
 
     usage = _awaiting(operations.get_usage)
+    readiness = _awaiting(operations.get_readiness)
     webhook_secret = _awaiting(operations.get_webhook_secret)
     download = _awaiting(downloading.download)
     download_to = _awaiting(downloading.download_to)

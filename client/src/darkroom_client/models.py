@@ -175,6 +175,13 @@ class WebhookSecret(Model):
     secret: str
 
 
+class Readiness(Model):
+    """Whether the service works; what makes jobs wait is named in `degraded`, such as "fal: out of balance"."""
+
+    status: str
+    degraded: list[str] = []
+
+
 class Listed(Model, Generic[T]):
     """The envelope around a listing."""
 

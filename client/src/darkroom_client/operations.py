@@ -20,6 +20,7 @@ from darkroom_client.models import (
     JobStatus,
     Lane,
     Listed,
+    Readiness,
     Stage,
     Usage,
     WebhookSecret,
@@ -222,6 +223,12 @@ def get_usage(patience: Patience, *, first_day: date | None = None, last_day: da
     }
     answer = yield from ask(patience, Call("GET", "/v1/usage", query=query))
     return read(Usage, answer.body)
+
+
+def get_readiness(patience: Patience) -> Plan[Readiness]:
+    """What makes all jobs wait now, if anything. Raises UnavailableError while the store of records is away."""
+    answer = yield from ask(patience, Call("GET", "/readyz"))
+    return read(Readiness, answer.body)
 
 
 def get_webhook_secret(patience: Patience) -> Plan[str]:

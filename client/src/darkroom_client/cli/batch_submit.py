@@ -42,7 +42,7 @@ darkroom batch submit prompts.csv --canary 20 --canary-max-failures 0.05
 ./prompts.py | darkroom batch submit - --name tonight
 """
 
-_DOUBT: Final = "the same command again finds it, and sends nothing twice"
+_DOUBT: Final = "the same command again finds it, and nothing is rendered twice"
 
 _VERDICT_SECONDS: Final = 60.0
 """So long the verdict on the lines is waited for: 100,000 of them take about ten seconds."""
@@ -202,7 +202,7 @@ def _sent_before(client: Client, out: Out, refusal: ApiError, called: str) -> No
 def _accepted(out: Out, batch: AcceptedBatch) -> None:
     if batch.replayed:
         out.warn(f"this file was submitted before: {batch.id}, {ago(batch.created_at)} ago")
-        out.hint("Nothing was sent twice. With --again it is submitted once more.")
+        out.hint("It is not rendered twice. With --again it is submitted once more.")
     else:
         out.done(batch.id, aside="stored")
 
@@ -277,6 +277,9 @@ def _tell_facts(out: Out, tried: DryRun) -> None:
     out.fact("pictures", f"{counts.pictures:,}")
     out.fact("cost", f"about {dollars(cost.expected_usd)} ({dollars(cost.min_usd)} to {dollars(cost.max_usd)})")
     if counts.duplicate_inputs:
-        out.fact("duplicates", f"{counts.duplicate_inputs:,} lines ask for the same as an earlier one")
+        out.fact(
+            "duplicates",
+            f"{counts.duplicate_inputs:,} lines have the input of an earlier one",
+        )
     met = {True: ", in time", False: ", too late", None: ""}[tried.forecast.meets_finish_by]
     out.fact("finished", f"about {clock_ahead(tried.forecast.finish_at)}{met}")

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from darkroom_client.batch_models import Batch
+from darkroom_client.batch_waiting import EVERY
 from darkroom_client.cli.batch_words import causes, done_of, spent, state, tell_mistakes, way_on
 from darkroom_client.cli.out import Out, dollars, plain, span
 from darkroom_client.cli.session import ExitCode
@@ -30,8 +31,10 @@ _BAR_WIDTH: Final = 40
 _PARTS: Final = ("running", "queued", "retrying", "held", "failed", "cancelled")
 
 
-def watch(client: Client, out: Out, batch: Batch) -> None:
+def watch(client: Client, out: Out, batch: Batch, *, every: float = EVERY) -> None:
     """Follow the batch until it has ended, or waits for a person; then say how it went.
+
+    `every` is the time between two looks, in seconds.
 
     Raises:
         typer.Exit: 1 when it did not complete, or jobs failed; 5 when it paused by itself; 130 on Ctrl-C, which leaves
@@ -41,9 +44,9 @@ def watch(client: Client, out: Out, batch: Batch) -> None:
     try:
         if not (batch.ended or batch.waits_for_a_person):
             with out.moving(view):
-                for seen in client.batches.follow(batch.id, on_trouble=view.silent):
+                for seen in client.batches.follow(batch.id, every=every, on_trouble=view.silent):
                     batch = seen
-                    view.show(batch)
+                    view.show(batch, _holdup(client, batch))
                     if batch.waits_for_a_person:
                         break
     except KeyboardInterrupt:
@@ -87,22 +90,23 @@ class BatchView:
     def __init__(self, batch: Batch) -> None:
         self.on_change: Callable[[str], None] | None = None
         self._batch = batch
-        self._mark = _mark(batch)
+        self._holdup = ""
+        self._mark = _mark(batch, "")
         self._spinner = Spinner("dots", style="cyan")
         self._silent_since: float | None = None
         self._silence = ""
-        self.text = _line(batch)
+        self.text = _line(batch, "")
 
-    def show(self, batch: Batch) -> None:
-        """It was seen."""
-        self._batch = batch
+    def show(self, batch: Batch, holdup: str = "") -> None:
+        """It was seen; `holdup` is what makes its jobs wait."""
+        self._batch, self._holdup = batch, plain(holdup)
         again = self._silent_since is not None
         if again:
             self._tell(f"connected again after {span(time.monotonic() - (self._silent_since or 0.0))}")
             self._silent_since = None
-        if again or _mark(batch) != self._mark:
-            self._mark = _mark(batch)
-            self._tell(_line(batch))
+        if again or _mark(batch, holdup) != self._mark:
+            self._mark = _mark(batch, holdup)
+            self._tell(_line(batch, holdup))
 
     def silent(self, fault: DarkroomError) -> None:
         """It could not be seen: said once, with the time."""
@@ -133,6 +137,8 @@ class BatchView:
         rows.append(Text(_facts(batch)))
         if failures := causes(batch):
             rows.append(Text(f"failed: {plain(failures)}", style="red"))
+        if self._holdup:
+            rows.append(Text(f"it waits: {self._holdup}", style="yellow"))
         if self._silent_since is not None:
             rows.append(Text(plain(self._silence), style="yellow"))
         return Group(*rows)
@@ -151,9 +157,9 @@ def _facts(batch: Batch) -> str:
     return "   ".join(facts)
 
 
-def _line(batch: Batch) -> str:
+def _line(batch: Batch, holdup: str) -> str:
     """The batch on one line of a log."""
-    parts = [state(batch)]
+    parts = [state(batch)] + ([f"it waits: {holdup}"] if holdup else [])
     if batch.counts.total:
         parts.append(f"{done_of(batch)} jobs")
     if batch.counts.failed:
@@ -165,10 +171,21 @@ def _line(batch: Batch) -> str:
     return ", ".join(parts)
 
 
-def _mark(batch: Batch) -> object:
+def _mark(batch: Batch, holdup: str) -> object:
     """What a log has a line for when it changes."""
     tenth = batch.counts.ended * 10 // batch.counts.total if batch.counts.total else 0
-    return batch.status, batch.status_reason, tenth, frozenset(cause.code for cause in batch.failures if cause.count)
+    failing = frozenset(cause.code for cause in batch.failures if cause.count)
+    return batch.status, batch.status_reason, tenth, failing, holdup
+
+
+def _holdup(client: Client, batch: Batch) -> str:
+    """Why nothing of it runs, where the service has a reason for all jobs; else nothing."""
+    if batch.ended or batch.counts.running or batch.status == "paused":
+        return ""
+    try:
+        return ", ".join(client.readiness().degraded)
+    except DarkroomError:
+        return ""
 
 
 def _took(batch: Batch) -> str:

@@ -14,6 +14,7 @@ import typer
 from rich.text import Text
 
 from darkroom_client.batch_models import Batch
+from darkroom_client.batch_waiting import EVERY
 from darkroom_client.cli import batch_copies, batch_submit
 from darkroom_client.cli.batch_watching import WATCHING, watch
 from darkroom_client.cli.batch_words import STYLES, done_of, spent, state, tell_mistakes
@@ -33,11 +34,16 @@ app.command("submit", epilog=batch_submit.EXAMPLES)(batch_submit.submit)
 
 
 @app.command("watch")
-def watch_batch(batch_id: BatchId, *, as_json: AsJson = False) -> None:
+def watch_batch(
+    batch_id: BatchId,
+    *,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between two looks.")] = EVERY,
+    as_json: AsJson = False,
+) -> None:
     """Watch a batch to its end. Exit code 5: it has paused, and you have to decide."""
     out = Out(as_json=as_json)
     with _session(out, batch_id) as client:
-        watch(client, out, client.batches.get(batch_id))
+        watch(client, out, client.batches.get(batch_id), every=every)
 
 
 @app.command("ls", epilog="darkroom batch ls --json | jq -r '.[].id'")
