@@ -468,7 +468,7 @@ def test_a_download_says_what_is_here(api: Server, shell: Shell) -> None:
     done = shell.run("batch", "download", BATCH_ID)
     assert (done.returncode, done.stdout) == (0, f"out/{BATCH_ID}\n")
     assert (shell.directory / "out" / BATCH_ID / "images/1-0.png").read_bytes() == b"one"
-    assert f"✓ 1 pictures in out/{BATCH_ID}  1 fetched, 0 were here" in done.stderr
+    assert f"✓ 1 picture in out/{BATCH_ID}  1 fetched, 0 were here" in done.stderr
     again = json.loads(shell.run("batch", "download", BATCH_ID, "--json").stdout)
     assert (again["kept"], again["fetched"], again["complete"], again["to_come"]) == (1, 0, True, 0)
 

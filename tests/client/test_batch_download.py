@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -316,12 +317,18 @@ def test_what_a_killed_download_left_is_removed_once_nobody_can_be_writing_it(
     download: Callable[..., Downloaded], tmp_path: Path
 ) -> None:
     download()
-    old, new = (tmp_path / "copy/images" / name for name in ("1-0.png.dead.part", "2-0.png.live.part"))
-    old.touch()
-    new.touch()
-    os.utime(old, (time.time() - 7200,) * 2)
-    download()
-    assert (old.exists(), new.exists()) == (False, True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    names = ("copy/images/1-0.png.0badcafe.part", "elsewhere/1-0.jpg.0badcafe.part", "copy/film.part")
+    old, other, mine = (tmp_path / name for name in names)
+    new = tmp_path / "copy/images/2-0.png.0badcafe.part"
+    for file in (old, other, mine, new):
+        file.touch()
+        os.utime(file, (time.time() - 300 * (file != new),) * 2)
+    shutil.rmtree(tmp_path / "copy/thumbs")
+    (tmp_path / "copy/thumbs").symlink_to(elsewhere)
+    download(thumbnails=False)
+    assert [file.exists() for file in (old, other, mine, new)] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("parallel", [0, 65])

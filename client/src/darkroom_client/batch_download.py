@@ -120,7 +120,8 @@ def download_batch(
     batch = yield from get_batch(patience, batch_id)
     target = Path(directory)
     _own(target, batch)
-    copy = _Copy(patience, Places(target), Downloaded(target, batch), on_progress or (lambda _: None), thumbnails)
+    places = Places(target)
+    copy = _Copy(patience, places, Downloaded(target, batch), on_progress or (lambda _: None), thumbnails)
     after = 0
     while True:
         rows = yield from results_page(patience, batch_id, after=after, limit=_PAGE)
@@ -131,6 +132,7 @@ def download_batch(
     yield from contact_sheet_to(patience, batch_id, target / _SHEET, links="download")
     if batch.ended:
         yield from _save_outcome(patience, batch_id, copy.tally)
+    places.tidy()
     return copy.tally
 
 

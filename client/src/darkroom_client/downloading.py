@@ -24,8 +24,8 @@ from darkroom_client.steps import Answer, Fetch, Open, Opened, Plan, Read, Sleep
 
 _GONE: Final = frozenset({403, 404, 410})
 
-DRAFT: Final = ".part"
-"""The end of the name of a file that is being written. One that a killed program left behind may be deleted."""
+DRAFTS: Final = "*.????????.part"
+"""What files are called that are being written. One that a killed program left behind may be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def save(patience: Patience, wanted: Wanted, target: Path) -> Plan[None]:
 @contextmanager
 def drafted(target: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A new file beside the target, which takes its place at the end; or is deleted, where there was an error."""
-    draft = target.with_name(f"{target.name}.{secrets.token_hex(4)}{DRAFT}")
+    draft = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
         # A link that somebody put there is not followed: the file is new, or this fails.
         with open(draft, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:

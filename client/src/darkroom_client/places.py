@@ -6,32 +6,39 @@ import hashlib
 import re
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from darkroom_client.downloading import DRAFT
+from darkroom_client.downloading import DRAFTS
 from darkroom_client.errors import UnsafePathError
 
 _PATH: Final = re.compile(r"(images|thumbs)/([A-Za-z0-9_.~%-]+)")
 """The names are percent-encoded by the API: letters, digits, and no way out."""
 
-_DRAFT_SECONDS: Final = 3600
-"""Nobody writes any more to a draft that did not grow for so long."""
+_DRAFT_SECONDS: Final = 120
+"""Nobody writes any more to a draft that did not grow for so long: a silent bucket is given up sooner."""
 
 
 class Places:
     """Hands out the places of pictures below a directory. Any number of threads may ask."""
 
     def __init__(self, directory: Path) -> None:
-        """The directory is there. Drafts that a killed download left in it are removed."""
+        """The directory is there, and is tidied."""
         self.directory = directory
         self._owners: dict[str, int] = {}
         self._folders: dict[str, Path] = {}
         self._one_case = False
-        for folder in (directory, directory / "images", directory / "thumbs"):
-            for draft in folder.glob(f"*{DRAFT}"):
-                if draft.lstat().st_mtime < time.time() - _DRAFT_SECONDS:
-                    draft.unlink(missing_ok=True)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove the drafts that a killed download left."""
+        folders = [self.directory / name for name in ("images", "thumbs")]
+        for folder in [self.directory, *(folder for folder in folders if not folder.is_symlink())]:
+            for draft in folder.glob(DRAFTS):
+                with suppress(FileNotFoundError):  # its writer is done with it
+                    if draft.lstat().st_mtime < time.time() - _DRAFT_SECONDS:
+                        draft.unlink()
 
     def claim(self, path: str, line: int) -> Path:
         """The place that this path names, for that line of the batch. Its folder is there.

@@ -133,8 +133,9 @@ def _jobs(tally: Downloaded) -> str:
 def _report(out: Out, tally: Downloaded) -> None:
     """What is here now. Raises typer.Exit: 1 when something could not be had."""
     batch = tally.batch
-    what = f"{tally.pictures:,} pictures in {tally.directory}"
+    what = f"{tally.pictures:,} picture{'' if tally.pictures == 1 else 's'} in {tally.directory}"
     out.done(what, aside=f"{tally.fetched:,} fetched, {tally.kept:,} were here, {size_of(tally.bytes)}")
+    out.hint(f"darkroom batch open {tally.directory}")
     if not batch.ended:
         out.warn(f"{batch.counts.left:,} jobs have not ended: the same command fetches what is still to come")
     for missing in tally.missing[:_SHOWN]:
