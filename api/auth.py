@@ -13,7 +13,7 @@ from api.problems import UnauthorizedError
 _BEARER = HTTPBearer(auto_error=False, description="An API key, as `darkroom-admin keys create` prints it.")
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:  # awaited: FastAPI would run a plain function in a thread
     """What this process was composed of."""
     services: Services = request.app.state.services
     return services

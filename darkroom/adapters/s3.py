@@ -1,6 +1,6 @@
-"""The deployment's bucket, through boto3: the one file that knows it.
+"""The deployment's bucket, through boto3: the one file that knows it. Whole objects are stored by s3_puts.py.
 
-boto3 blocks, so every call runs in a thread of this store's own pool. Vendor errors stop here: what leaves is a
+boto3 blocks, so its calls run in threads of this store's own pool. Vendor errors stop here: what leaves is a
 DarkroomError whose text names the operation and S3's code, never a URL or a credential.
 """
 
@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
+import aiohttp
 import boto3.session
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
@@ -32,7 +33,8 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from darkroom.adapters.s3_urls import UrlSigner
+from darkroom.adapters.s3_puts import ObjectPuts, PutRefusedError
+from darkroom.adapters.s3_signing import Signer
 from darkroom.domain.errors import BlockedError, DarkroomError, NotFoundError, TransientError
 from darkroom.ports import Picture
 
@@ -101,9 +103,10 @@ class S3Bucket:
         # "auto" would presign AWS's global host, which redirects to the bucket's region, where the signature is wrong.
         public = public_endpoint_url or self._client.meta.endpoint_url
         self._signer = client(public, "virtual" if _is_aws(public) else "path")
-        self._urls = UrlSigner(
-            self._signer, partial(_credentials_now, session), bucket=bucket, seconds=url_expires_seconds
-        )
+        credentials = partial(_credentials_now, session)
+        self._public = Signer(self._signer, credentials, bucket=bucket)
+        self._private = Signer(self._client, credentials, bucket=bucket)
+        self._puts = ObjectPuts(connections=max_threads, connect_timeout=connect_timeout, read_timeout=read_timeout)
         self._executor = ThreadPoolExecutor(max_threads, thread_name_prefix="s3")
         self._bucket = bucket
         self._region = region
@@ -201,7 +204,7 @@ class S3Bucket:
         """
         expires_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=self._url_expires_seconds)
         with _translated("sign a URL"):
-            url = self._urls.sign(key)
+            url = self._public.url(key, seconds=self._url_expires_seconds)
         return url, expires_at
 
     # --- the bucket itself ---
@@ -239,6 +242,7 @@ class S3Bucket:
     async def close(self) -> None:
         """Wait for the calls under way (their timeouts bound it), then close the connections."""
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+        await self._puts.close()
         self._client.close()
         self._signer.close()
 
@@ -247,20 +251,14 @@ class S3Bucket:
     async def _put(
         self, key: str, body: BinaryIO, content_type: str, sha256: bytes | None, metadata: Mapping[str, str]
     ) -> None:
-        def put() -> None:
-            body.seek(0)
-            digest = sha256 if sha256 is not None else _sha256(body)
-            body.seek(0)  # botocore rewinds to here when it tries again
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=body,
-                ContentType=content_type,
-                ChecksumSHA256=base64.b64encode(digest).decode(),
-                Metadata=encode_metadata(metadata),
-            )
-
-        await self._call("store an object", put)
+        digest = sha256 if sha256 is not None else await asyncio.to_thread(_sha256, body)
+        headers = {
+            "Content-Type": content_type,
+            "x-amz-checksum-sha256": base64.b64encode(digest).decode(),
+            **{f"x-amz-meta-{name}": value for name, value in encode_metadata(metadata).items()},
+        }
+        with _translated("store an object"):
+            await self._puts.put(partial(self._private.put, key, headers), body, body.seek(0, io.SEEK_END))
 
     async def _call(self, what: str, operation: Callable[[], T]) -> T:
         def translated() -> T:
@@ -381,6 +379,7 @@ def _is_aws(url: str) -> bool:
 
 def _sha256(body: BinaryIO) -> bytes:
     digest = hashlib.sha256()
+    body.seek(0)
     while piece := body.read(1 << 20):
         digest.update(piece)
     return digest.digest()
@@ -406,7 +405,9 @@ def _translated(what: str) -> Iterator[None]:
         raise BlockedError(f"S3: could not {what}: no usable credentials found", code="s3_access_denied") from error
     except ParamValidationError as error:
         raise BlockedError(f"S3: could not {what}: the bucket's name is not valid", code="s3_misconfigured") from error
-    except (BotoCoreError, OSError) as error:
+    except PutRefusedError as refused:
+        raise _fault(what, refused.code, refused.status) from None
+    except (BotoCoreError, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise TransientError(f"S3: could not {what}: {type(error).__name__}", code="s3_unavailable") from error
 
 

@@ -31,6 +31,7 @@ from tests.integration.store_kit import FAULT, LEASE_SECONDS, PICTURE, UNKNOWN_S
 
 NO_BALANCE = BlockedError("Exhausted balance", code="fal_out_of_balance")
 SCRIPTS = Path(str(resources.files("darkroom.adapters.redis") / "lua"))
+_LOOKS = {"read_jobs"}
 _ADMISSIONS = {"create_job", "create_account", "create_key", "account_rate"} | {
     *("begin_upload", "create_batch", "add_batch_jobs"),
 }
@@ -399,5 +400,5 @@ async def test_the_scripts_have_the_domains_tables(redis: Redis) -> None:
 async def test_every_script_compiles_and_says_what_it_may_do_when_memory_runs_out(redis: Redis, name: str) -> None:
     source, sha = script(name)
     assert await redis.script_load(source) == sha
-    admits = name in _ADMISSIONS
-    assert source.startswith("#!lua\n" if admits else "#!lua flags=allow-oom\n")
+    flags = " flags=no-writes" if name in _LOOKS else "" if name in _ADMISSIONS else " flags=allow-oom"
+    assert source.startswith(f"#!lua{flags}\n")

@@ -10,8 +10,9 @@ from redis.backoff import ExponentialBackoff
 def connect(url: str, *, connections: int = 64) -> Redis:
     """A client whose pool waits for a free connection instead of raising, and repeats what a broken connection cut off.
 
-    Repeating is safe: every script may be repeated. Timeouts are in seconds: 5 to connect, 10 for an answer, three
-    repeats over about a second, then `UnavailableError` at the caller. Close with `aclose()`.
+    Repeating is safe: every script may be repeated. Three repeats over about a second; then, or when `scripts.ask` has
+    waited long enough, it is UnavailableError at the caller. redis-py's own time limit for an answer stays off: it
+    would make a task of every command that is sent. Close with `aclose()`.
     """
     pool = BlockingConnectionPool.from_url(
         url,
@@ -19,7 +20,7 @@ def connect(url: str, *, connections: int = 64) -> Redis:
         timeout=20,
         decode_responses=True,
         socket_connect_timeout=5,
-        socket_timeout=10,
+        socket_timeout=None,
         retry=Retry(ExponentialBackoff(cap=1, base=0.1), retries=3),
         health_check_interval=15,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from darkroom.adapters.redis.scripts import ask
+from darkroom.adapters.redis.scripts import run
 from darkroom.domain.generation import Generated, MediaRef, RequestRef
 from darkroom.domain.job import Artifact, Job, Submission
 from darkroom.domain.lifecycle import JobStatus, Lane, Place, Stage, SubmissionStatus
@@ -25,8 +25,9 @@ def _decimal(text: str | None) -> Decimal | None:
     return Decimal(text) if text else None
 
 
-def parse_submission(submission_id: str, record: dict[str, str], result: str | None) -> Submission:
+def parse_submission(submission_id: str, flat: Sequence[str], result: str | None) -> Submission:
     """A submission's hash, and its result where fal gave one."""
+    record = _table(flat)
     ref = None
     if record.get("request_id"):
         ref = RequestRef(record["request_id"], record["status_url"], record["response_url"], record["cancel_url"])
@@ -73,8 +74,12 @@ def load_result(text: str, billable_units: Decimal | None) -> Generated:
     )
 
 
-def _artifacts(record: dict[str, str]) -> tuple[Artifact, ...]:
-    return tuple(sorted((Artifact(**json.loads(text)) for text in record.values()), key=lambda a: a.index))
+def _table(flat: Sequence[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _artifacts(texts: Sequence[str]) -> tuple[Artifact, ...]:
+    return tuple(sorted((Artifact(**json.loads(text)) for text in texts), key=lambda a: a.index))
 
 
 _UNSAID = dict.fromkeys(
@@ -83,17 +88,12 @@ _UNSAID = dict.fromkeys(
 """What a record that does not say it means: a batch's jobs are written without it (lib.lua has the same)."""
 
 
-def parse_job(
-    job_id: str,
-    record: dict[str, str],
-    request: str | None,
-    error: str | None,
-    artifacts: dict[str, str],
-    submissions: Sequence[Submission],
-) -> Job:
-    """A job's hash and the keys beside it."""
+def parse_job(job_id: str, row: Sequence[Any]) -> Job:
+    """A job as lib.lua's `whole` hands it out."""
+    record, request, error, artifacts, *subs = row
+    submissions = [parse_submission(*subs[i : i + 3]) for i in range(0, len(subs), 3) if subs[i + 1]]
+    record = _UNSAID | _table(record)
     asked: dict[str, Any] = json.loads(request or "{}")
-    record = _UNSAID | record
     return Job(
         id=job_id,
         account_id=record["account"],
@@ -119,7 +119,7 @@ def parse_job(
         batch_id=record["batch"] or None,
         custom_id=record["custom"] or None,
         error=json.loads(error) if error else None,
-        artifacts=_artifacts(artifacts),
+        artifacts=_artifacts(artifacts[1::2]),
         submissions=tuple(submissions),
         line=_int(record.get("line")),
         canary="canary" in record,
@@ -127,47 +127,10 @@ def parse_job(
     )
 
 
-async def read_submissions(redis: Redis, ids: Sequence[str]) -> dict[str, Submission]:
-    """Many submissions in one round trip; those that are gone are left out."""
-    if not ids:
-        return {}
-    async with redis.pipeline(transaction=False) as pipe:
-        for submission_id in ids:
-            pipe.hgetall(f"dr:sub:{submission_id}")
-            pipe.get(f"dr:sub:{submission_id}:result")
-        answers = await ask(pipe.execute())
-    found = {}
-    for position, submission_id in enumerate(ids):
-        record, result = answers[2 * position], answers[2 * position + 1]
-        if record:
-            found[submission_id] = parse_submission(submission_id, record, result)
-    return found
-
-
 async def read_jobs(redis: Redis, ids: Sequence[str]) -> list[Job]:
-    """Many jobs with their submissions in two round trips, in the order asked; those that are gone are left out.
+    """Many jobs with their submissions in one round trip, in the order asked; those that are gone are left out.
 
     Raises UnavailableError when Redis is away.
     """
-    async with redis.pipeline(transaction=False) as pipe:
-        for job_id in ids:
-            key = f"dr:job:{job_id}"
-            pipe.hgetall(key)
-            pipe.get(f"{key}:request")
-            pipe.get(f"{key}:error")
-            pipe.hgetall(f"{key}:artifacts")
-            pipe.lrange(f"{key}:subs", 0, -1)
-        answers = await ask(pipe.execute())
-    rows = [answers[i : i + 5] for i in range(0, len(answers), 5)]
-    submissions = await read_submissions(redis, [sub for row in rows for sub in row[4]])
-    return [
-        parse_job(job_id, row[0], row[1], row[2], row[3], [submissions[s] for s in row[4] if s in submissions])
-        for job_id, row in zip(ids, rows, strict=True)
-        if row[0]
-    ]
-
-
-async def read_job(redis: Redis, job_id: str) -> Job | None:
-    """One job, None when there is none. Raises UnavailableError."""
-    found = await read_jobs(redis, [job_id])
-    return found[0] if found else None
+    rows = await run(redis, "read_jobs", *ids) if ids else []
+    return [parse_job(job_id, row) for job_id, row in zip(ids, rows, strict=True) if row]

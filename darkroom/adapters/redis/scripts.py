@@ -20,6 +20,9 @@ from darkroom.domain.errors import UnavailableError
 AWAY: Final = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError)
 """What redis-py raises when the server cannot take part now: away, loading, a replica, or out of memory."""
 
+_ANSWER_SECONDS: Final = 20.0
+"""For one answer, waiting for a free connection and repeats included."""
+
 _REFUSES_WRITES: Final = ("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")
 """Answers of a server that cannot write now: a full disk, replicas missing, a script that runs, not loaded yet."""
 
@@ -66,15 +69,21 @@ def script(name: str) -> tuple[str, str]:
 
 
 async def ask(answer: Awaitable[Any]) -> Any:  # noqa: ANN401 - redis-py's types are unions of everything
-    """Await the answer of one command or pipeline. Raises UnavailableError when Redis is away.
+    """Await the answer of one command or pipeline. Raises UnavailableError when Redis is away, or silent for 20 s.
 
     Whoever is cancelled meanwhile is cancelled: redis-py sends by `asyncio.wait_for`, which before Python 3.12 forgets
     a cancellation that arrives as the wait ends (python/cpython issue 86296), and a loop that asks would never end.
     """
     task = asyncio.current_task()
     cancellations = task.cancelling() if task else 0
+    limit = asyncio.timeout(_ANSWER_SECONDS)
     try:
-        found = await answer
+        async with limit:
+            found = await answer
+    except TimeoutError as exc:
+        if not limit.expired():
+            raise
+        raise UnavailableError("the store of records does not answer") from exc
     except AWAY as exc:
         raise UnavailableError("the store of records is away") from exc
     except ResponseError as exc:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from darkroom.adapters.redis.records import NANO, dump_result, read_job
+from darkroom.adapters.redis.records import NANO, dump_result, parse_job
 from darkroom.adapters.redis.scripts import ask, run
 from darkroom.domain.errors import DarkroomError, PermanentError, ResultGoneError
 from darkroom.domain.generation import Generated, RequestRef, Verdict
@@ -65,9 +65,8 @@ class RedisTransitions:
 
     async def claim(self, job_id: str, lease: str) -> Job | None:
         """See `ports.Transitions`."""
-        if not await run(self._redis, "claim_job", job_id, lease, self._lease_ms):
-            return None
-        return await read_job(self._redis, job_id)
+        row = await run(self._redis, "claim_job", job_id, lease, self._lease_ms)
+        return parse_job(job_id, row) if row else None
 
     async def heartbeat(self, leases: Sequence[tuple[str, str]]) -> list[Hold]:
         """See `ports.Transitions`."""

@@ -47,6 +47,21 @@ local function read_sub(id)
   return sub
 end
 
+-- A job as it is handed out, false where there is none: its hash, request, error, artifacts, and then for each submission its id,
+-- hash and result. Hashes are flat.
+local function whole(id)
+  local key = job_key(id)
+  local hash = redis.call('HGETALL', key)
+  if #hash == 0 then return false end
+  local row = { hash, redis.call('GET', key .. ':request'), redis.call('GET', key .. ':error'), redis.call('HGETALL', key .. ':artifacts') }
+  for _, sub in ipairs(redis.call('LRANGE', key .. ':subs', 0, -1)) do
+    row[#row + 1] = sub
+    row[#row + 1] = redis.call('HGETALL', sub_key(sub))
+    row[#row + 1] = redis.call('GET', sub_key(sub) .. ':result')
+  end
+  return row
+end
+
 -- Writes fields of a hash and of the table at hand.
 local function write(key, record, fields)
   local flat = {}
