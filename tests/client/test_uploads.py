@@ -97,7 +97,7 @@ def test_a_file_is_read_in_pieces(tmp_path: Path) -> None:
         ([{"input": {"seed": float("nan")}}], "JSON"),
         ([{"input": object()}], "JSON"),
     ],
-    ids=repr,
+    ids=["no file", "a mapping", "bytes", "a number", "half a character", "no number", "no JSON"],
 )
 def test_what_cannot_be_sent_is_misuse(source: Source, about: str) -> None:
     with pytest.raises(MisuseError, match=about):

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
+from ssl import SSLContext
 from threading import Event
 from typing import Any, Final, Generic, TypeVar
 
@@ -91,7 +93,13 @@ class Address:
 def _options() -> dict[str, Any]:
     """No redirects: the key is for one server. No proxy for what is on this machine."""
     headers = {"User-Agent": f"darkroom-client/{version('darkroom-client')}"}
-    return {"headers": headers, "follow_redirects": False, "mounts": dict.fromkeys(_HERE)}
+    return {"headers": headers, "follow_redirects": False, "mounts": dict.fromkeys(_HERE), "verify": _tls()}
+
+
+@cache
+def _tls() -> SSLContext:
+    """Reading the machine's certificates takes longer than all else about a client: once a process is enough."""
+    return httpx.create_ssl_context()
 
 
 def _body(client: httpx.Client | httpx.AsyncClient, upload: Upload) -> Iterator[bytes] | AsyncIterator[bytes]:
