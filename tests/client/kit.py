@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -16,7 +16,12 @@ from darkroom_client.patience import Patience
 from darkroom_client.steps import Answer, Emit, Sleep
 
 JOB_ID = "job_01m82mv3xn5ah36j5nkskpc6ff"
+BATCH_ID = "batch_01m82mv3xn5ah36j5nkskpc6ff"
 SECRET_KEY = "dk_recognisable"
+QUICK = Patience(retries=2, first_delay=0.01, longest_delay=2.0)
+Run = Callable[[Callable[[Any], Any]], Any]
+"""Runs a use of a client, and gives what that gives."""
+
 PICTURE = b"\x89PNG not really, but bytes" * 5000
 
 
@@ -34,6 +39,58 @@ def job_document(status: str = "succeeded", **more: Any) -> dict[str, Any]:  # n
         "created_at": "2026-11-22T22:06:24Z",
         **more,
     }
+
+
+def batch_document(status: str = "running", **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+    """A batch as the API shows it: of 60 jobs, where not said otherwise. `counts` and `cost` name what differs."""
+    ended = status in {"completed", "cancelled", "failed", "expired"}
+    counts = dict.fromkeys(("total", "queued", "running", "retrying", "held", "succeeded", "failed", "cancelled"), 0)
+    return {
+        "id": BATCH_ID,
+        "object": "batch",
+        "name": "prompts.jsonl",
+        "status": status,
+        "status_reason": None,
+        "valid": 60,
+        "invalid": 0,
+        "errors": [],
+        "failures": [],
+        "rate_per_minute": 0.0,
+        "eta": None,
+        "forecast": None,
+        "on_invalid": "reject",
+        "created_at": "2026-11-25T18:00:00Z",
+        "started_at": "2026-11-25T18:00:01Z",
+        "finished_at": "2026-11-25T18:01:00Z" if ended else None,
+        **more,
+        "counts": counts | {"total": 60} | more.get("counts", {}),
+        "cost": {"spent_usd": 0.0, "reserved_usd": 0.0, "expected_usd": 0.5033, "budget_usd": None}
+        | more.get("cost", {}),
+    }
+
+
+def result_document(line: int, url: str, *, picture: bytes = PICTURE, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
+    """A row of a batch's results, with one picture and its thumbnail below that URL."""
+    path, thumb = f"images/{line}-0.png", f"thumbs/{line}-0.jpg"
+    image = image_document(f"{url}/{path}", bytes=len(picture), sha256=hashlib.sha256(picture).hexdigest())
+    return {
+        "line": line,
+        "custom_id": None,
+        "job_id": f"job_{line}",
+        "status": "succeeded",
+        "input": {"prompt": f"number {line}", "seed": line},
+        "metadata": {},
+        "images": [image | {"path": path, "thumbnail": {"path": thumb, "key": f"b/{thumb}", "url": f"{url}/{thumb}"}}],
+        "warnings": [],
+        "cost_usd": 0.0084,
+        "finished_at": "2026-11-25T18:00:30Z",
+        **more,
+    }
+
+
+def lines(*documents: object, **more: Any) -> Said:  # noqa: ANN401 - Said's
+    """Lines of JSON."""
+    return Said(body="".join(json.dumps(document) + "\n" for document in documents).encode(), **more)
 
 
 def image_document(url: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
@@ -147,23 +204,28 @@ class Heard:
 
 
 class Server:
-    """Entered, listens at `url`, and says to each request what comes next in `script`; to those beyond it, 500."""
+    """Entered, listens at `url`, and says to each request what comes next in `script`; to those beyond it, 500.
+
+    A path in `places` has words of its own, whenever it is asked for.
+    """
 
     def __init__(self) -> None:
         self.script: deque[Said] = deque()
+        self.places: dict[str, Callable[[Heard], Said]] = {}
         self.heard: list[Heard] = []
         self.arrived = threading.Semaphore(0)
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def answer(self) -> None:
-                length = int(self.headers.get("content-length", 0))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                server.heard.append(Heard(self.command, self.path, headers, self.rfile.read(length)))
+                heard = Heard(self.command, self.path, headers, self._body())
+                server.heard.append(heard)
                 server.arrived.release()
-                said = server.script.popleft() if server.script else Said(500)
+                said = server.say(heard)
                 if said.drop:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
@@ -177,6 +239,16 @@ class Server:
                 if said.cut:
                     self.close_connection = True
 
+            def _body(self) -> bytes:
+                if self.headers.get("transfer-encoding") != "chunked":
+                    return self.rfile.read(int(self.headers.get("content-length", 0)))
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
+
             do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the parent's names
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the parent's name for it
@@ -186,6 +258,13 @@ class Server:
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def say(self, heard: Heard) -> Said:
+        """What is said to a request."""
+        place = self.places.get(heard.target.partition("?")[0])
+        if place is not None:
+            return place(heard)
+        return self.script.popleft() if self.script else Said(500)
 
     def then(self, *said: Said) -> None:
         """Say these next."""

@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import signal
 import subprocess
-import sys
-from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
-from typer.testing import CliRunner
 
-from darkroom_client.cli.main import build
-from tests.client.kit import JOB_ID, PICTURE, SECRET_KEY, Said, Server, image_document, job_document, problem, says
-
-COMMAND = str(Path(sys.executable).with_name("darkroom"))
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-class Shell:
-    """Runs the command in a directory of its own, against the scripted API."""
-
-    def __init__(self, api: Server, directory: Path) -> None:
-        self.directory = directory
-        self.environment = {"DARKROOM_URL": api.url, "DARKROOM_API_KEY": SECRET_KEY}
-
-    def run(self, *words: str, **environment: str) -> Done:
-        """Run it in this process, without a terminal."""
-        result = CliRunner().invoke(build(), words, env=self.environment | environment)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        assert SECRET_KEY not in result.output
-        return Done(result.exit_code, result.stdout, result.stderr)
-
-    def start(self, *words: str, **streams: Any) -> subprocess.Popen[str]:  # noqa: ANN401 - Popen's
-        """Start it as a process of its own."""
-        plain = {"PATH": os.defpath, "HOME": str(self.directory), "LANG": "C.UTF-8", "COLUMNS": "100"}
-        return subprocess.Popen(
-            [COMMAND, *words], cwd=self.directory, env=plain | self.environment, text=True, **streams
-        )
+from tests.client.kit import JOB_ID, PICTURE, Said, Server, image_document, job_document, problem, says
+from tests.client.shell import Shell, on_a_terminal
 
 
 @pytest.fixture
@@ -141,23 +105,6 @@ def test_ctrl_c_leaves_the_job_and_says_so(api: Server, shell: Shell) -> None:
     assert f"{JOB_ID} goes on" in err
     assert f"darkroom jobs watch {JOB_ID}" in err
     assert not any(heard.target.endswith("/cancel") for heard in api.heard)
-
-
-def on_a_terminal(shell: Shell, *words: str) -> str:
-    """What a terminal of 100 columns shows of a run that goes well."""
-    ours, theirs = pty.openpty()
-    shell.environment |= {"TERM": "xterm-256color"}
-    process = shell.start(*words, stdout=theirs, stderr=theirs, stdin=theirs)
-    os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 4096):
-            shown += part
-    except OSError:  # Linux says so when the other side is gone
-        pass
-    os.close(ours)
-    assert process.wait(30) == 0
-    return shown.decode()
 
 
 def test_a_terminal_sees_a_moving_line_and_no_bare_paths(api: Server, shell: Shell) -> None:

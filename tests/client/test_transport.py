@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from darkroom_client import (
-    AsyncClient,
     Client,
     DownloadError,
     Image,
     IntegrityError,
     MisuseError,
-    Patience,
     UnreachableError,
 )
-from tests.client.kit import JOB_ID, PICTURE, SECRET_KEY, Clock, Said, Server, image_document, job_document, says
-
-QUICK = Patience(retries=2, first_delay=0.01, longest_delay=2.0)
-
-Run = Callable[[Callable[[Any], Any]], Any]
-
-
-@pytest.fixture(params=["blocking", "awaiting"])
-def run(request: pytest.FixtureRequest, api: Server) -> Run:
-    """Runs a use of either client; what it gives (a result, or items one after another) is returned."""
-
-    async def awaited(use: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - any result
-        async with AsyncClient(api.url, SECRET_KEY, patience=QUICK) as client:
-            given = use(client)
-            return await given if isinstance(given, Awaitable) else [item async for item in given]
-
-    def blocking(use: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - any result
-        with Client(api.url, SECRET_KEY, patience=QUICK) as client:
-            given = use(client)
-            return list(given) if isinstance(given, Iterator) else given
-
-    return blocking if request.param == "blocking" else lambda use: asyncio.run(awaited(use))
+from tests.client.kit import JOB_ID, PICTURE, SECRET_KEY, Clock, Run, Said, Server, image_document, job_document, says
 
 
 def image(url: str, **more: object) -> Image:

@@ -9,7 +9,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from darkroom_client import Event, MisuseError, WebhookInvalidError, verify_webhook
-from tests.client.kit import JOB_ID, job_document
+from tests.client.kit import BATCH_ID, JOB_ID, batch_document, job_document
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = json.dumps({"type": "job.succeeded", "timestamp": "2026-11-22T22:06:24Z", "data": job_document()})
@@ -75,9 +75,10 @@ def test_an_event_of_a_batch_is_read_without_being_a_job() -> None:
             "id": "evt_1",
             "type": "batch.completed",
             "timestamp": "2026-11-22T20:00:00Z",
-            "data": {"object": "batch", "id": "batch_1"},
+            "data": batch_document("completed", counts={"succeeded": 60}),
         }
     )
 
     assert event.data is None
-    assert event.batch == {"object": "batch", "id": "batch_1"}
+    assert event.batch is not None
+    assert (event.batch.id, event.batch.ended, event.batch.counts.succeeded) == (BATCH_ID, True, 60)

@@ -1,6 +1,7 @@
 """The two clients. Both have the same operations: `Client` blocks, `AsyncClient` is awaited.
 
-What an operation does is written once, in operations.py, waiting.py and downloading.py, with its documentation.
+What an operation does is written once, with its documentation: in operations.py, batches.py, waiting.py,
+batch_waiting.py, downloading.py and batch_download.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
-from darkroom_client import downloading, operations, waiting
+from darkroom_client import batch_download, batch_waiting, batches, downloading, operations, waiting
 from darkroom_client.patience import Patience
 from darkroom_client.steps import Plan, Stream
 from darkroom_client.transport import Address, AwaitingTransport, BlockingTransport
@@ -92,6 +93,27 @@ class Jobs(_BlockingRoom):
     delete = _blocking(operations.delete_job)
 
 
+class Batches(_BlockingRoom):
+    """Batches: send, look, wait, follow, list, change their course, read and download their outcome."""
+
+    create = _blocking(batches.create_batch)
+    dry_run = _blocking(batches.dry_run)
+    get = _blocking(batches.get_batch)
+    wait = _blocking(batch_waiting.wait_for_batch)
+    follow = _iterating(batch_waiting.follow_batch)
+    list = _iterating(batches.list_batches)
+    pause = _blocking(batches.pause_batch)
+    resume = _blocking(batches.resume_batch)
+    cancel = _blocking(batches.cancel_batch)
+    retry_failed = _blocking(batches.retry_failed)
+    results = _iterating(batches.read_results)
+    errors = _iterating(batches.read_errors)
+    files = _blocking(batches.list_files)
+    contact_sheet = _blocking(batches.contact_sheet)
+    contact_sheet_to = _blocking(batch_download.contact_sheet_to)
+    download = _blocking(batch_download.download_batch)
+
+
 class Events(_BlockingRoom):
     """The account's log."""
 
@@ -114,6 +136,7 @@ class Client(_BlockingRoom):
     """
 
     usage = _blocking(operations.get_usage)
+    readiness = _blocking(operations.get_readiness)
     webhook_secret = _blocking(operations.get_webhook_secret)
     download = _blocking(downloading.download)
     download_to = _blocking(downloading.download_to)
@@ -128,6 +151,7 @@ class Client(_BlockingRoom):
         """
         super().__init__(BlockingTransport(_address(base_url, api_key)), patience or Patience())
         self.jobs = Jobs(self.transport, self.patience)
+        self.batches = Batches(self.transport, self.patience)
         self.events = Events(self.transport, self.patience)
         self.deliveries = Deliveries(self.transport, self.patience)
 
@@ -160,6 +184,27 @@ class AsyncJobs(_AwaitingRoom):
     delete = _awaiting(operations.delete_job)
 
 
+class AsyncBatches(_AwaitingRoom):
+    """As Batches."""
+
+    create = _awaiting(batches.create_batch)
+    dry_run = _awaiting(batches.dry_run)
+    get = _awaiting(batches.get_batch)
+    wait = _awaiting(batch_waiting.wait_for_batch)
+    follow = _aiterating(batch_waiting.follow_batch)
+    list = _aiterating(batches.list_batches)
+    pause = _awaiting(batches.pause_batch)
+    resume = _awaiting(batches.resume_batch)
+    cancel = _awaiting(batches.cancel_batch)
+    retry_failed = _awaiting(batches.retry_failed)
+    results = _aiterating(batches.read_results)
+    errors = _aiterating(batches.read_errors)
+    files = _awaiting(batches.list_files)
+    contact_sheet = _awaiting(batches.contact_sheet)
+    contact_sheet_to = _awaiting(batch_download.contact_sheet_to)
+    download = _awaiting(batch_download.download_batch)
+
+
 class AsyncEvents(_AwaitingRoom):
     """As Events."""
 
@@ -183,6 +228,7 @@ class AsyncClient(_AwaitingRoom):
     """
 
     usage = _awaiting(operations.get_usage)
+    readiness = _awaiting(operations.get_readiness)
     webhook_secret = _awaiting(operations.get_webhook_secret)
     download = _awaiting(downloading.download)
     download_to = _awaiting(downloading.download_to)
@@ -193,6 +239,7 @@ class AsyncClient(_AwaitingRoom):
         """As Client."""
         super().__init__(AwaitingTransport(_address(base_url, api_key)), patience or Patience())
         self.jobs = AsyncJobs(self.transport, self.patience)
+        self.batches = AsyncBatches(self.transport, self.patience)
         self.events = AsyncEvents(self.transport, self.patience)
         self.deliveries = AsyncDeliveries(self.transport, self.patience)
 

@@ -12,9 +12,10 @@ DarkroomError
 │   ├── RateLimitedError       429: wait for `retry_after` seconds
 │   ├── UnavailableError       502, 503, 504: passes by itself
 │   └── ServerError            500 and the rest
-├── WaitTimeoutError       the job has not ended in the time given; it goes on
-├── DownloadError          a picture did not arrive
-│   └── IntegrityError         it did, and is not the picture that the job names
+├── WaitTimeoutError       the job or batch has not ended in the time given; it goes on
+├── DownloadError          a picture or a file did not arrive
+│   ├── IntegrityError         it did, and is not what was named
+│   └── UnsafePathError        it would have been written outside of its directory
 └── WebhookInvalidError    not signed with this secret, too old, or not readable
 """
 
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from darkroom_client.batch_models import Batch
     from darkroom_client.models import Job
 
 
@@ -110,23 +112,29 @@ class ServerError(ApiError):
 
 
 class WaitTimeoutError(DarkroomError):
-    """The job has not ended in the time given. It goes on; `job` is how it was last seen (None: not once)."""
+    """It has not ended in the time given. It goes on; `job` or `batch` is how it was last seen (None: not once)."""
 
-    def __init__(self, message: str, job: Job | None) -> None:
+    def __init__(self, message: str, job: Job | None = None, batch: Batch | None = None) -> None:
         super().__init__(message)
         self.job = job
+        self.batch = batch
 
 
 class DownloadError(DarkroomError):
-    """A picture did not arrive. `passing`: trying again may help."""
+    """A picture or a file did not arrive. `passing`: trying again may help. `status`: the bucket's, if it answered."""
 
-    def __init__(self, message: str, *, passing: bool) -> None:
+    def __init__(self, message: str, *, passing: bool, status: int | None = None) -> None:
         super().__init__(message)
         self.passing = passing
+        self.status = status
 
 
 class IntegrityError(DownloadError):
-    """What arrived has another length or SHA-256 than the job names. Nothing of it was kept."""
+    """What arrived has another length or SHA-256 than was named. Nothing of it was kept."""
+
+
+class UnsafePathError(DownloadError):
+    """The place that was named for it is not inside of the directory. Nothing was written there."""
 
 
 class WebhookInvalidError(DarkroomError):

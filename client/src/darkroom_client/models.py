@@ -6,7 +6,7 @@ from datetime import date, datetime
 from pathlib import PurePosixPath
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
 T = TypeVar("T")
 
@@ -120,27 +120,6 @@ class Job(Model):
         return self.status == "succeeded"
 
 
-class Event(Model):
-    """A fact. In a webhook `id` is its `webhook-id` (the same on every attempt) and `seq` is None.
-
-    `data` is the job that it is about; an event of a batch has the batch's JSON in `batch` instead.
-    """
-
-    id: str
-    seq: int | None = None
-    type: str
-    timestamp: datetime
-    data: Job | None = None
-    batch: dict[str, Any] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _apart(cls, value: Any) -> Any:  # noqa: ANN401 - whatever was sent
-        if isinstance(value, dict) and isinstance(data := value.get("data"), dict) and data.get("object") == "batch":
-            return {**value, "data": None, "batch": data}
-        return value
-
-
 class DeliveryAttempt(Model):
     """One POST to a receiver. `error` where no HTTP answer came."""
 
@@ -194,6 +173,13 @@ class WebhookSecret(Model):
     """What the account's webhooks are signed with."""
 
     secret: str
+
+
+class Readiness(Model):
+    """Whether the service works; what makes jobs wait is named in `degraded`, such as "fal: out of balance"."""
+
+    status: str
+    degraded: list[str] = []
 
 
 class Listed(Model, Generic[T]):

@@ -12,14 +12,15 @@ from datetime import date, datetime
 from typing import Any, Final
 
 from darkroom_client.errors import MisuseError
+from darkroom_client.event_models import Event
 from darkroom_client.models import (
     Delivery,
     DeliveryStatus,
-    Event,
     Job,
     JobStatus,
     Lane,
     Listed,
+    Readiness,
     Stage,
     Usage,
     WebhookSecret,
@@ -100,7 +101,7 @@ def create_job(  # noqa: PLR0913 - by name: the fields of the request and of the
         "metadata": metadata,
         "deadline_seconds": deadline_seconds,
     }
-    headers = {"Idempotency-Key": _checked(idempotency_key) if idempotency_key is not None else str(uuid.uuid4())}
+    headers = {"Idempotency-Key": checked_key(idempotency_key) if idempotency_key is not None else str(uuid.uuid4())}
     if wait:
         headers["Prefer"] = f"wait={min(wait, PREFER_WAIT_MAX)}"
     call = Call(
@@ -117,7 +118,7 @@ def create_job(  # noqa: PLR0913 - by name: the fields of the request and of the
 def get_job(patience: Patience, job_id: str, *, wait: int = 0) -> Plan[Job]:
     """One job. With `wait` (seconds, at most 60) the answer comes when it has ended, or after that time as it is."""
     seconds = min(wait, PREFER_WAIT_MAX)
-    call = Call("GET", _path("/v1/jobs/{}", job_id), query={"wait": seconds or None}, timeout=seconds + SLACK)
+    call = Call("GET", route("/v1/jobs/{}", job_id), query={"wait": seconds or None}, timeout=seconds + SLACK)
     answer = yield from ask(patience, call)
     return read(Job, answer.body)
 
@@ -155,7 +156,7 @@ def list_jobs(
 
 def cancel_job(patience: Patience, job_id: str) -> Plan[Job]:
     """Ask that a job ends; repeatable. What fal is working on may still complete: its pictures are kept then."""
-    answer = yield from ask(patience, Call("POST", _path("/v1/jobs/{}/cancel", job_id)))
+    answer = yield from ask(patience, Call("POST", route("/v1/jobs/{}/cancel", job_id)))
     return read(Job, answer.body)
 
 
@@ -169,19 +170,19 @@ def replay_job(patience: Patience, job_id: str, *, accept_charge: bool = False) 
             `job_not_replayable` for what is neither failed nor cancelled.
         UnreachableError: it may have happened: look at the job first.
     """
-    call = Call("POST", _path("/v1/jobs/{}/replay", job_id), json={"accept_charge": accept_charge}, repeatable=False)
+    call = Call("POST", route("/v1/jobs/{}/replay", job_id), json={"accept_charge": accept_charge}, repeatable=False)
     answer = yield from ask(patience, call)
     return read(Job, answer.body)
 
 
 def delete_job(patience: Patience, job_id: str) -> Plan[None]:
     """Delete an ended job and its pictures. Raises ConflictError while it has not ended."""
-    yield from ask(patience, Call("DELETE", _path("/v1/jobs/{}", job_id)))
+    yield from ask(patience, Call("DELETE", route("/v1/jobs/{}", job_id)))
 
 
 def events_path(job_id: str) -> str:
     """Where the API streams the changes of one job."""
-    return _path("/v1/jobs/{}/events", job_id)
+    return route("/v1/jobs/{}/events", job_id)
 
 
 # the account ----------------------------------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ def list_deliveries(
 
 def redeliver(patience: Patience, delivery_id: str) -> Plan[Delivery]:
     """Send an event once more, under the same webhook-id."""
-    answer = yield from ask(patience, Call("POST", _path("/v1/deliveries/{}/redeliver", delivery_id)))
+    answer = yield from ask(patience, Call("POST", route("/v1/deliveries/{}/redeliver", delivery_id)))
     return read(Delivery, answer.body)
 
 
@@ -222,6 +223,12 @@ def get_usage(patience: Patience, *, first_day: date | None = None, last_day: da
     }
     answer = yield from ask(patience, Call("GET", "/v1/usage", query=query))
     return read(Usage, answer.body)
+
+
+def get_readiness(patience: Patience) -> Plan[Readiness]:
+    """What makes all jobs wait now, if anything. Raises UnavailableError while the store of records is away."""
+    answer = yield from ask(patience, Call("GET", "/readyz"))
+    return read(Readiness, answer.body)
 
 
 def get_webhook_secret(patience: Patience) -> Plan[str]:
@@ -247,13 +254,14 @@ def _input(whole: Mapping[str, Any] | None, fields: dict[str, Any]) -> Mapping[s
     return whole
 
 
-def _checked(key: str) -> str:
+def checked_key(key: str) -> str:
+    """The idempotency key, if it is one. Raises MisuseError."""
     if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?", key):
         raise MisuseError("an idempotency key has 1 to 255 printable ASCII characters, no space around them")
     return key
 
 
-def _path(template: str, record_id: str) -> str:
+def route(template: str, record_id: str) -> str:
     """Ids are letters, digits and underscores: anything else would lead to another route."""
     if not re.fullmatch(r"\w+", record_id, re.ASCII):
         raise MisuseError(f"{record_id!r} is not an id")

@@ -7,7 +7,7 @@ An operation is a generator: it yields steps, is sent their outcome, and returns
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -30,8 +30,22 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """A body that is sent in pieces and never held as a whole. `pieces` begins it anew, so that it can be repeated."""
+
+    content_type: str
+    pieces: Callable[[], Iterator[bytes]]
+    gzipped: bool = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What tells the API how to read it."""
+        return {"Content-Type": self.content_type} | ({"Content-Encoding": "gzip"} if self.gzipped else {})
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
-    """One request to the API, sent with the key.
+    """One request to the API, sent with the key. Its body is `json`, or an `upload` that is sent from its start.
 
     `repeatable`: sending it twice does what sending it once does, so a lost answer may be followed by a repeat.
     `timeout` is the longest silence in seconds.
@@ -41,6 +55,7 @@ class Call:
     path: str
     query: Mapping[str, str | int | None] = field(default_factory=dict)
     json: Mapping[str, Any] | None = None
+    upload: Upload | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     timeout: float = 30.0
@@ -95,14 +110,33 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Work(Generic[T]):
+    """Reads from the disk for a while, without a connection. Outcome: what the function returns."""
+
+    function: Callable[[], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Together(Generic[T]):
+    """Runs operations of their own, so many at a time. Outcome: None, when all are through.
+
+    What one of them raises ends the others at their next step, and is raised.
+    """
+
+    plans: Sequence[Plan[T]]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Emit(Generic[T]):
     """Hands an item of a stream to the caller. Outcome: None, when the caller wants the next."""
 
     item: T
 
 
-Step = Send | Open | Read | Sleep
-Outcome = Answer | Opened | httpx.RequestError | bytes | None
+Step = Send | Open | Read | Sleep | Work[Any] | Together[Any]
+Outcome = Any
+"""What a step brings back: see each."""
 
 Plan = Generator[Step, Any, T]
 """An operation that returns one thing."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
+from ssl import SSLContext
+from threading import Event
 from typing import Any, Final, Generic, TypeVar
 
 import httpx
@@ -27,6 +30,9 @@ from darkroom_client.steps import (
     Sleep,
     Step,
     Stream,
+    Together,
+    Upload,
+    Work,
 )
 
 T = TypeVar("T")
@@ -59,19 +65,25 @@ class Address:
 
     def request(self, client: httpx.Client | httpx.AsyncClient, call: Call | Fetch) -> httpx.Request:
         """The request as httpx sends it. The key goes to the API only."""
-        timeout = httpx.Timeout(call.timeout, connect=_CONNECT_SECONDS)
+        timeout = httpx.Timeout(call.timeout, connect=min(call.timeout, _CONNECT_SECONDS))
         if isinstance(call, Fetch):
             # httpx logs the URL at INFO. A signature must not be in a log: it is in the request's target only.
             url = httpx.URL(call.url)
             extensions = {"target": url.raw_path, "timeout": timeout.as_dict()}
             return client.build_request("GET", url.copy_with(query=None), extensions=extensions)
+        upload = call.upload
         try:
             return client.build_request(
                 call.method,
                 self.url.rstrip("/") + call.path,
                 params={name: value for name, value in call.query.items() if value is not None},
                 json=call.json,
-                headers={"Authorization": f"Bearer {self.api_key}", **call.headers},
+                content=None if upload is None else _body(client, upload),
+                headers={
+                    "Authorization": f"Bearer {self.api_key}",
+                    **(upload.headers if upload else {}),
+                    **call.headers,
+                },
                 timeout=timeout,
             )
         except ValueError as error:  # a lone surrogate, a NaN
@@ -81,7 +93,31 @@ class Address:
 def _options() -> dict[str, Any]:
     """No redirects: the key is for one server. No proxy for what is on this machine."""
     headers = {"User-Agent": f"darkroom-client/{version('darkroom-client')}"}
-    return {"headers": headers, "follow_redirects": False, "mounts": dict.fromkeys(_HERE)}
+    return {"headers": headers, "follow_redirects": False, "mounts": dict.fromkeys(_HERE), "verify": _tls()}
+
+
+@cache
+def _tls() -> SSLContext:
+    """Reading the machine's certificates takes longer than all else about a client: once a process is enough."""
+    return httpx.create_ssl_context()
+
+
+def _body(client: httpx.Client | httpx.AsyncClient, upload: Upload) -> Iterator[bytes] | AsyncIterator[bytes]:
+    """The upload from its start, as that client wants it."""
+    pieces = upload.pieces()
+    return _Pieces(pieces) if isinstance(client, httpx.AsyncClient) else pieces
+
+
+class _Pieces(AsyncIterator[bytes]):
+    """Pieces that are read as they are asked for: a local disk is not waited for."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +145,11 @@ class BlockingTransport:
 
     def run(self, plan: Plan[T]) -> T:
         """Run an operation to its result."""
-        with closing(plan), closing(_BlockingCarrier(self._http, self._address)) as carrier:
-            step = _advance(plan)
-            while not isinstance(step, _Result):
-                step = _advance(plan, carrier.carry_out(step))
-            return step.value
+        return self._run(plan, Event())
 
     def iterate(self, plan: Stream[T]) -> Iterator[T]:
         """Run an operation as far as its items are asked for."""
-        with closing(plan), closing(_BlockingCarrier(self._http, self._address)) as carrier:
+        with closing(plan), closing(self._carrier(Event())) as carrier:
             step = _advance(plan)
             while not isinstance(step, _Result):
                 if isinstance(step, Emit):
@@ -130,13 +162,48 @@ class BlockingTransport:
         """Close all connections."""
         self._http.close()
 
+    def _run(self, plan: Plan[T], stop: Event) -> T:
+        with closing(plan), closing(self._carrier(stop)) as carrier:
+            step = _advance(plan)
+            while not isinstance(step, _Result):
+                if stop.is_set():
+                    raise _StoppedError
+                step = _advance(plan, carrier.carry_out(step))
+            return step.value
+
+    def _run_together(self, plans: Sequence[Plan[Any]], limit: int) -> None:
+        stop = Event()
+        with ThreadPoolExecutor(limit) as pool:
+            running = [pool.submit(self._run, plan, stop) for plan in plans]
+            try:
+                for done in wait(running, return_when=FIRST_EXCEPTION).done:
+                    done.result()
+            finally:  # nothing is left to stop, unless there was a fault or a Ctrl-C
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _carrier(self, stop: Event) -> _BlockingCarrier:
+        return _BlockingCarrier(self._http, self._address, stop, self._run_together)
+
+
+class _StoppedError(Exception):
+    """Another of the operations that run together has failed."""
+
 
 class _BlockingCarrier:
-    """Carries out the steps of one operation, and holds the answer that it is reading."""
+    """Carries out the steps of one operation, and holds the answer that it is reading. `stop` ends a sleep."""
 
-    def __init__(self, http: httpx.Client, address: Address) -> None:
+    def __init__(
+        self,
+        http: httpx.Client,
+        address: Address,
+        stop: Event,
+        run_together: Callable[[Sequence[Plan[Any]], int], None],
+    ) -> None:
         self._http = http
         self._address = address
+        self._stop = stop
+        self._run_together = run_together
         self._response: httpx.Response | None = None
         self._data: Iterator[bytes] = iter(())
 
@@ -151,7 +218,11 @@ class _BlockingCarrier:
                 case Read():
                     return next(self._data, b"")
                 case Sleep(seconds):
-                    time.sleep(seconds)
+                    self._stop.wait(seconds)
+                case Work(function):
+                    return function()
+                case Together(plans, limit):
+                    self._run_together(plans, limit)
         except httpx.RequestError as error:
             return error
         return None
@@ -182,7 +253,7 @@ class AwaitingTransport:
     async def run(self, plan: Plan[T]) -> T:
         """Run an operation to its result."""
         with closing(plan):
-            async with aclosing(_AwaitingCarrier(self._http, self._address)) as carrier:
+            async with aclosing(self._carrier()) as carrier:
                 step = _advance(plan)
                 while not isinstance(step, _Result):
                     step = _advance(plan, await carrier.carry_out(step))
@@ -191,7 +262,7 @@ class AwaitingTransport:
     async def iterate(self, plan: Stream[T]) -> AsyncIterator[T]:
         """Run an operation as far as its items are asked for."""
         with closing(plan):
-            async with aclosing(_AwaitingCarrier(self._http, self._address)) as carrier:
+            async with aclosing(self._carrier()) as carrier:
                 step = _advance(plan)
                 while not isinstance(step, _Result):
                     if isinstance(step, Emit):
@@ -204,13 +275,36 @@ class AwaitingTransport:
         """Close all connections."""
         await self._http.aclose()
 
+    async def _run_together(self, plans: Sequence[Plan[Any]], limit: int) -> None:
+        room = asyncio.Semaphore(limit)
+
+        async def run(plan: Plan[Any]) -> None:
+            async with room:
+                await self.run(plan)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for plan in plans:
+                    group.create_task(run(plan))
+        except ExceptionGroup as faults:
+            raise faults.exceptions[0] from None
+
+    def _carrier(self) -> _AwaitingCarrier:
+        return _AwaitingCarrier(self._http, self._address, self._run_together)
+
 
 class _AwaitingCarrier:
     """As _BlockingCarrier."""
 
-    def __init__(self, http: httpx.AsyncClient, address: Address) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        address: Address,
+        run_together: Callable[[Sequence[Plan[Any]], int], Coroutine[Any, Any, None]],
+    ) -> None:
         self._http = http
         self._address = address
+        self._run_together = run_together
         self._response: httpx.Response | None = None
         self._data: AsyncIterator[bytes] | None = None
 
@@ -226,6 +320,10 @@ class _AwaitingCarrier:
                     return await anext(self._data, b"") if self._data is not None else b""
                 case Sleep(seconds):
                     await asyncio.sleep(seconds)
+                case Work(function):
+                    return await asyncio.to_thread(function)
+                case Together(plans, limit):
+                    await self._run_together(plans, limit)
         except httpx.RequestError as error:
             return error
         return None

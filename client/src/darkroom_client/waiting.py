@@ -40,7 +40,7 @@ def wait_for_job(patience: Patience, job_id: str, timeout: float | None = None) 
     """
     give_up_at = patience.clock() + (math.inf if timeout is None else timeout)
     once = replace(patience, retries=0)
-    trouble = _Trouble(patience)
+    trouble = Trouble(patience)
     job: Job | None = None
     while True:
         began = patience.clock()
@@ -75,7 +75,7 @@ def follow_job(patience: Patience, job_id: str) -> Stream[Job]:
         ApiError: refused, such as NotFoundError.
     """
     call = Call("GET", events_path(job_id), headers={"Accept": "text/event-stream"}, timeout=_PING_SECONDS + SLACK)
-    trouble = _Trouble(patience)
+    trouble = Trouble(patience)
     seen: str | None = None
     while True:
         outcome: Opened | Answer | httpx.RequestError = yield Open(call)
@@ -119,7 +119,7 @@ def _changes(seen: str | None) -> Generator[Step | Emit[Job], Any, _Heard]:
             seen = version
 
 
-class _Trouble:
+class Trouble:
     """Counts what goes wrong in a row, and says when it is enough."""
 
     def __init__(self, patience: Patience) -> None:

@@ -9,7 +9,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from darkroom_client.errors import MisuseError, WebhookInvalidError
-from darkroom_client.models import Event
+from darkroom_client.event_models import Event
 
 
 def verify_webhook(payload: bytes | str, headers: Mapping[str, str], secret: str) -> Event:

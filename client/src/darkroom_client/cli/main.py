@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from darkroom_client.cli import account, jobs, render
+from darkroom_client.cli import account, batches, jobs, render
 
 _HELP: Final = """
 Pictures from prompts, rendered by a Darkroom service.
@@ -21,7 +21,7 @@ _EXIT_CODES: Final = """
 
 0 done
 
-1 the job failed or was cancelled, or a picture could not be fetched
+1 a job failed or was cancelled, nothing of a file would start, or a picture could not be fetched
 
 2 usage: an option, the key or the URL
 
@@ -29,7 +29,9 @@ _EXIT_CODES: Final = """
 
 4 the API cannot be reached
 
-130 Ctrl-C: jobs go on
+5 the batch paused by itself (budget, canary), and you have to decide
+
+130 Ctrl-C: jobs and batches go on
 """
 
 
@@ -44,6 +46,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,  # they may show the values of variables: the key is one
     )
     app.command("render", epilog=render.EXAMPLES)(render.render)
+    app.add_typer(batches.app, name="batch")
     app.add_typer(jobs.app, name="jobs")
     app.command("usage")(account.usage)
     app.command("webhook-secret")(account.webhook_secret)

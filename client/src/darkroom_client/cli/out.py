@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -94,8 +94,8 @@ class Out:
         self.people.print(Text(f"  {plain(text)}", style="dim"))
 
     @contextmanager
-    def moving(self, line: MovingLine) -> Iterator[None]:
-        """Show the line, moving, while inside. Where stderr is no terminal, each change of it is printed once."""
+    def moving(self, line: Moving) -> Iterator[None]:
+        """Show it, moving, while inside. Where stderr is no terminal, each change of its text is printed once."""
         if self.people.is_terminal and not self.people.is_dumb_terminal:
             with Live(line, console=self.people, refresh_per_second=10, transient=True):
                 yield
@@ -106,6 +106,15 @@ class Out:
 
     def _word(self, sign: str, style: str, text: str, aside: str = "") -> None:
         self.people.print(Text.assemble((sign, style), " ", plain(text), (f"  {aside}" if aside else "", "dim")))
+
+
+class Moving(Protocol):
+    """Something that goes on: as a terminal shows it, and as a text that changes when there is something to tell."""
+
+    text: str
+    on_change: Callable[[str], None] | None
+
+    def __rich__(self) -> RenderableType: ...
 
 
 class MovingLine:
@@ -150,8 +159,23 @@ def dollars(amount: float | None) -> str:
 
 def ago(moment: datetime) -> str:
     """How long ago, roughly."""
-    seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
+    return span((datetime.now(UTC) - moment).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """A time in its largest unit."""
     for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} s"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def size_of(count: float) -> str:
+    """A number of bytes, roughly."""
+    return (
+        f"{count / 1e9:.1f} GB"
+        if count >= 1e9
+        else f"{count / 1e6:.1f} MB"
+        if count >= 1e6
+        else f"{count / 1e3:.0f} kB"
+    )

@@ -1,11 +1,12 @@
 """One command's dealings with the API: the key it uses, and the exit code that an error becomes.
 
 0  done
-1  the job failed or was cancelled, or a picture could not be fetched or written
+1  a job failed or was cancelled, nothing of a file would start, or a picture could not be fetched or written
 2  usage: an option, the key or the URL cannot be used; nothing was sent
 3  the API refused
 4  the API cannot be reached
-130  Ctrl-C; jobs go on
+5  the batch paused by itself, and a person has to decide how it goes on
+130  Ctrl-C; jobs and batches go on
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from darkroom_client.errors import (
     UnexpectedAnswerError,
     UnreachableError,
 )
+from darkroom_client.patience import Patience
 
 LOCAL_KEY: Final = Path(".darkroom/api-key")
 """Where `make up` keeps the key of the stack on this machine."""
@@ -45,15 +47,25 @@ class ExitCode(IntEnum):
     USAGE = 2
     REFUSED = 3
     UNREACHABLE = 4
+    UNDECIDED = 5
     INTERRUPTED = 130
 
 
+def open_client(patience: Patience | None = None) -> Client:
+    """A client for the API that the environment names. Raises MisuseError."""
+    url = _url()
+    return Client(url, _key(url), patience=patience)
+
+
 @contextmanager
-def session(out: Out) -> Iterator[Client]:
-    """A client for one command; what goes wrong inside becomes words and an exit code."""
-    url = os.environ.get("DARKROOM_URL") or DEFAULT_URL
+def session(out: Out, *, doubt: str = "see darkroom jobs ls", patience: Patience | None = None) -> Iterator[Client]:
+    """A client for one command; what goes wrong inside becomes words and an exit code.
+
+    `doubt` says what to do when nobody knows whether what was asked has happened.
+    """
+    url = _url()
     try:
-        with Client(url, _key(url)) as client:
+        with open_client(patience) as client:
             yield client
     except MisuseError as error:
         fail(out, ExitCode.USAGE, "usage", error.message)
@@ -67,7 +79,9 @@ def session(out: Out) -> Iterator[Client]:
     except DarkroomError as error:
         fail(out, ExitCode.FAILED, "failed", error.message)
     except KeyboardInterrupt:
-        fail(out, ExitCode.INTERRUPTED, "interrupted", "what was asked may have happened: see darkroom jobs ls")
+        fail(out, ExitCode.INTERRUPTED, "interrupted", f"what was asked may have happened: {doubt}")
+    except BrokenPipeError:  # who reads stdout has had enough
+        raise
     except OSError as error:
         fail(out, ExitCode.FAILED, "file_error", str(error))
 
@@ -99,6 +113,10 @@ def _refused(out: Out, error: ApiError) -> NoReturn:
         errors=mistakes,
         retry_after=error.retry_after,
     )
+
+
+def _url() -> str:
+    return os.environ.get("DARKROOM_URL") or DEFAULT_URL
 
 
 def _key(url: str) -> str | None:
