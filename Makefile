@@ -36,9 +36,9 @@ test-browser: setup
 chaos: setup
 	@$(BIN)/python -m tests.chaos.main --jobs $(or $(JOBS),300) --seed $(or $(SEED),1) --scenario "$(SCENARIO)"
 
+# Each also runs alone: .venv/bin/python -m bench.overnight --help
 bench: setup
-	@$(BIN)/python -m bench.throughput
-	@$(BIN)/python -m bench.lost_replies
+	@$(BIN)/python -m bench
 
 check: setup
 	@$(BIN)/ruff check .

@@ -1,4 +1,6 @@
-"""What a job costs, measured: `make bench` prints one table. The whole stack runs on this machine, simulator included.
+"""What a single job costs: accepted one by one over HTTP, rendered, stored. The whole stack runs on this machine.
+
+`.venv/bin/python -m bench.throughput [--jobs 500]`
 
 Slots are the simulator's: how full they were from the first start to the last end. CPU is each process's own, per job.
 """
@@ -7,136 +9,89 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
 import statistics
-import tempfile
+import sys
 import time
-from collections.abc import Mapping
-from datetime import datetime
-from pathlib import Path
-from typing import Any
 
-import httpx
 from redis import Redis
 
-from infra.local.stack import Stack
+from bench.figures import Figure, Meter, fullness, percentile, report, spans
+from bench.house import Caller, House, Terms, house, until
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+SIZE = "square"
 _AT_ONCE = 16
+_PATIENCE_SECONDS = 3600.0
 
 
-def main() -> None:
-    """Run and print."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--jobs", type=int, default=500)
-    options.add_argument("--concurrency", type=int, default=40, help="fal's slots")
-    options.add_argument("--ahead", type=int, default=8, help="DARKROOM_FAL_QUEUE_AHEAD")
-    options.add_argument("--latency", type=float, default=1.0, help="mean seconds of a run")
-    options.add_argument("--workers", type=int, default=2)
-    asked = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": folder,
-            "DARKROOM_FAL_CONCURRENCY": str(asked.concurrency),
-            "DARKROOM_FAL_QUEUE_AHEAD": str(asked.ahead),
-        }
-        simulator = ["--concurrency", str(asked.concurrency), "--latency", str(asked.latency), "--pool"]
-        with Stack(
-            Path(folder), environment=environment, workers=asked.workers, simulator_arguments=simulator
-        ) as stack:
-            figures = asyncio.run(measure(stack, asked.jobs, asked.concurrency))
-    slots = f"{asked.concurrency} slots of {asked.latency:g} s, {asked.ahead} ahead"
-    print(f"{asked.jobs} jobs, {slots}, {asked.workers} workers")
-    for name, value in figures.items():
-        print(f"  {name:<42} {value}")
-
-
-async def measure(stack: Stack, jobs: int, slots: int) -> dict[str, str]:
+async def throughput(terms: Terms, jobs: int) -> tuple[list[Figure], list[str]]:
     """One run: accept everything, wait for the end, read what it took."""
-    headers = {"Authorization": f"Bearer {stack.api_key}"}
-    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=60) as api:
-        await _accept(api, 20)
-        await _ended(api, 20)
-        before, commands = _cpu(stack), _commands(stack)
-        ledger = await _ledger(stack)
+    async with house(terms, size=SIZE) as opened:
+        earlier, commands = await opened.ledger(), _commands(opened)
+        done = await _ended(opened.caller)
+        meter = Meter(opened.stack.programs)
         began = time.perf_counter()
-        latencies = await _accept(api, jobs)
+        latencies = await _accept(opened.caller, jobs)
         accepted = time.perf_counter() - began
-        await _ended(api, jobs + 20)
+        await until(lambda: _have_ended(opened.caller, done + jobs), "the end of all jobs", _PATIENCE_SECONDS)
         took = time.perf_counter() - began
-        after = {name: (value - before[name]) * 1000 / jobs for name, value in _cpu(stack).items()}
-        used = _commands(stack) - commands
-        now = await _ledger(stack)
-    latencies.sort()
-    counters = {name: (now["counters"][name] - count) / jobs for name, count in ledger["counters"].items()}
-    return {
-        "accepted": f"{jobs / accepted:.0f}/s, p50 {statistics.median(latencies) * 1000:.1f} ms, "
-        f"p99 {latencies[int(len(latencies) * 0.99)] * 1000:.1f} ms",
-        "finished": f"{jobs / took:.1f}/s in {took:.1f} s",
-        "slots full from first start to last end": f"{_fullness(now['requests'][20:], slots):.1%}",
-        "CPU of the API per job": f"{after['api']:.1f} ms",
-        "CPU of the workers per job": f"{sum(v for n, v in after.items() if n.startswith('worker')):.1f} ms",
-        "CPU of Valkey per job": f"{after['valkey']:.1f} ms",
-        "Redis commands per job, inside scripts too": f"{used / jobs:.0f}",
-        "fal: posts, status reads, results per job": f"{counters['posts']:.2f}, {counters['status_gets']:.2f}, "
-        f"{counters['result_gets']:.2f}",
-    }
+        spent, used, now = meter.read(), _commands(opened) - commands, await opened.ledger()
+        failed = (await opened.caller.get("/v1/usage"))["totals"]["failed"]
+    counted = {name: (now["counters"][name] - count) / jobs for name, count in earlier["counters"].items()}
+    full = fullness(spans(now["requests"][len(earlier["requests"]) :]), terms.slots)
+    return [
+        Figure(
+            "accepted",
+            f"{jobs / accepted:.0f}/s, p50 {statistics.median(latencies) * 1000:.1f} ms, "
+            f"p99 {percentile(latencies, 0.99) * 1000:.1f} ms",
+        ),
+        Figure("finished", f"{jobs / took:.1f}/s in {took:.1f} s"),
+        Figure("slots full from first start to last end", f"{full:.1%}"),
+        Figure("Redis commands per job, inside scripts too", f"{used / jobs:.0f}"),
+        Figure(
+            "fal: posts, status reads, results per job",
+            f"{counted['posts']:.2f}, {counted['status_gets']:.2f}, {counted['result_gets']:.2f}",
+        ),
+        *spent.figures(jobs),
+    ], [f"{failed} jobs failed"] if failed else []
 
 
-async def _accept(api: httpx.AsyncClient, jobs: int) -> list[float]:
+async def _accept(caller: Caller, jobs: int) -> list[float]:
+    """Seconds that each POST took, so many at a time."""
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def one(number: int) -> float:
         async with room:
             began = time.perf_counter()
-            answer = await api.post("/v1/jobs", json={"input": {"prompt": f"poster {number}", "image_size": "square"}})
-            answer.raise_for_status()
+            await caller.post("/v1/jobs", {"input": {"prompt": f"poster {number}", "image_size": SIZE}})
             return time.perf_counter() - began
 
     return list(await asyncio.gather(*(one(number) for number in range(jobs))))
 
 
-async def _ended(api: httpx.AsyncClient, jobs: int) -> None:
-    while True:
-        usage = (await api.get("/v1/usage")).json()["totals"]
-        if usage["succeeded"] + usage["failed"] >= jobs:
-            return
-        await asyncio.sleep(0.1)
+async def _ended(caller: Caller) -> int:
+    usage = (await caller.get("/v1/usage"))["totals"]
+    return int(usage["succeeded"] + usage["failed"])
 
 
-async def _ledger(stack: Stack) -> dict[str, Any]:
-    assert stack.simulator is not None
-    async with httpx.AsyncClient(base_url=stack.simulator.url, timeout=60) as simulator:
-        document: dict[str, Any] = json.loads((await simulator.get("/_sim/ledger")).content)
-        return document
+async def _have_ended(caller: Caller, jobs: int) -> bool:
+    return await _ended(caller) >= jobs
 
 
-def _fullness(requests: list[Mapping[str, Any]], slots: int) -> float:
-    spans = [(_seconds(request["started_at"]), _seconds(request["ended_at"])) for request in requests]
-    first, last = min(start for start, _ in spans), max(end for _, end in spans)
-    return sum(end - start for start, end in spans) / (slots * (last - first))
-
-
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
-
-
-def _cpu(stack: Stack) -> dict[str, float]:
-    """CPU seconds of each process so far (Linux)."""
-    found = {}
-    for program in (*filter(None, (stack.valkey,)), stack.api, *stack.workers):
-        fields = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()
-        found[program.name] = (int(fields[11]) + int(fields[12])) / _TICKS
-    return found
-
-
-def _commands(stack: Stack) -> int:
-    assert stack.valkey is not None
-    with Redis.from_url(stack.valkey.url) as redis:
+def _commands(opened: House) -> int:
+    assert opened.stack.valkey is not None
+    with Redis.from_url(opened.stack.valkey.url) as redis:
         return int(redis.info("stats")["total_commands_processed"])
 
 
+def main() -> int:
+    """Run it and print the table."""
+    parser = argparse.ArgumentParser(prog="bench.throughput", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=500)
+    Terms.add_to(parser)
+    options = parser.parse_args()
+    terms = Terms.of(options)
+    return report(f"{options.jobs} single jobs: {terms}", *asyncio.run(throughput(terms, options.jobs)))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
