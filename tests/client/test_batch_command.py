@@ -166,6 +166,19 @@ def test_a_named_pipe_is_read_with_the_format_that_is_given(api: Server, shell: 
     assert (api.heard[0].body, api.heard[0].headers["content-type"]) == (b"prompt\na fox\n", "text/csv")
 
 
+def test_ctrl_c_while_its_lines_are_checked_changes_nothing(api: Server, shell: Shell) -> None:
+    api.then(STORED)
+    api.places[HERE] = lambda _: says(batch_document("validating"))
+    process = shell.start("batch", "submit", "prompts.txt", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for _ in range(3):
+        assert api.arrived.acquire(timeout=30)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, json.loads(out)["status"]) == (130, "validating")
+    assert f"darkroom batch watch {BATCH_ID}" in err
+    assert [heard.method for heard in api.heard].count("POST") == 1
+
+
 def test_a_batch_that_may_have_arrived_is_told(api: Server, shell: Shell) -> None:
     api.then(*[says(problem(503, "unavailable"), 503, Retry_After="0")] * 5)
     done = shell.run("batch", "submit", "prompts.txt", "--json")
@@ -183,6 +196,7 @@ def test_a_batch_that_may_have_arrived_is_told(api: Server, shell: Shell) -> Non
         (["submit", "prompts.txt", "--format", "xml"], "--format"),
         (["submit", "prompts.txt", "--canary-max-failures", "2"], "--canary-max-failures"),
         (["submit", "unknown"], "tells no format"),
+        (["submit", "prompts.txt", "--job-events"], "--webhook-url"),
         (["show", "../jobs"], "not an id"),
         (["download", BATCH_ID, "--parallel", "0"], "--parallel"),
         (["open", "."], "no downloaded copy"),

@@ -77,9 +77,9 @@ class Studio:
             self.put(name, body)
 
     def files(self) -> list[dict[str, Any]]:
-        names = ["input.jsonl"]
+        names = ["input.jsonl", "errors.jsonl"]
         if self.batch["status"] == "completed":
-            names += ["results.jsonl", "errors.jsonl", "SHA256SUMS", "index.html", "manifest.json", "../../evil"]
+            names += ["results.jsonl", "SHA256SUMS", "index.html", "manifest.json", "../../evil"]
         return [{"name": n, "bucket": "b", "key": n, "url": f"{self.api.url}/bucket/{n}"} for n in names]
 
     def fetched(self) -> list[str]:
@@ -200,7 +200,8 @@ def test_a_batch_that_runs_gives_what_is_there(
     studio.batch = batch_document("running", counts={"total": 12, "succeeded": 11, "queued": 1})
     tally = download()
     assert (tally.fetched, tally.complete, tally.batch.counts.left) == (11, False, 1)
-    assert {"SHA256SUMS", "results.jsonl", "manifest.json"}.isdisjoint(tree(tmp_path / "copy"))
+    outcome = {"SHA256SUMS", "results.jsonl", "errors.jsonl", "manifest.json"}
+    assert outcome.isdisjoint(tree(tmp_path / "copy"))
     studio.rows.insert(4, late)
     studio.batch = batch_document("completed", counts={"total": 12, "succeeded": 12})
     tally = download()
@@ -213,11 +214,6 @@ def test_a_batch_that_was_refused_leaves_its_errors(
 ) -> None:
     studio.batch, studio.rows = batch_document("failed", counts={"total": 0}), []
     studio.put("errors.jsonl", b"{}\n")
-    names = [
-        *studio.files(),
-        {"name": "errors.jsonl", "bucket": "b", "key": "k", "url": f"{studio.api.url}/bucket/errors.jsonl"},
-    ]
-    studio.api.places[f"/v1/batches/{BATCH_ID}/files"] = lambda _: says({"data": names})
     download()
     assert tree(tmp_path / "copy") == ["batch.json", "errors.jsonl", "index.html"]
 

@@ -31,6 +31,13 @@ def test_it_bears_an_outage_but_not_for_ever(clock: Clock) -> None:
         Driven(wait_for_batch(clock.patience(outage=10), BATCH_ID), clock).give(*[LOST] * 5)
 
 
+def test_an_outage_is_over_when_the_service_was_heard(clock: Clock) -> None:
+    looks = (LOST, LOST, RUNNING) * 5 + (answer(200, batch_document("completed")),)
+    patience = clock.patience(outage=10, first_delay=2)
+    assert Driven(wait_for_batch(patience, BATCH_ID), clock).give(*looks).result.ended
+    assert len(Driven(follow_batch(patience, BATCH_ID), clock).give(*looks).items) == 6
+
+
 def test_a_timeout_leaves_the_batch(clock: Clock) -> None:
     with pytest.raises(errors.WaitTimeoutError, match="is running after 5 s; it goes on") as caught:
         Driven(wait_for_batch(clock.patience(), BATCH_ID, 5, every=2), clock).give(*[RUNNING] * 4)

@@ -100,13 +100,15 @@ def submit(  # noqa: PLR0913 - the command's options
         "on_invalid": on_invalid,
         "webhook_url": webhook_url,
     }
+    if job_events and webhook_url is None:
+        fail(out, ExitCode.USAGE, "usage", "--job-events needs --webhook-url")
     asked = typed | {
         "finish_by": _moment(out, finish_by, "--finish-by"),
         "not_before": _moment(out, not_before, "--not-before"),
     }
     with (
-        _readable(out, file, file_format) as source,
         session(out, doubt=_DOUBT, patience=WATCHING) as client,
+        _readable(out, file, file_format) as source,
     ):
         if dry_run:
             tried = client.batches.dry_run(source.path, format=source.format, **asked)
@@ -170,6 +172,7 @@ def _readable(out: Out, file: str, file_format: UploadFormat | None) -> Iterator
 
 
 def _moment(out: Out, text: str | None, option: str) -> datetime | None:
+    """When that is. Raises typer.Exit: 2 for what is no moment."""
     try:
         return read_moment(text) if text is not None else None
     except ValueError as error:
@@ -208,7 +211,10 @@ def _accepted(out: Out, batch: AcceptedBatch) -> None:
 
 
 def _judged(client: Client, out: Out, batch: Batch) -> Batch:
-    """The batch with the verdict on its lines; or as it is, when that takes too long or nobody waits for it."""
+    """The batch with the verdict on its lines, or as it is when that takes too long.
+
+    Raises typer.Exit: 130 on Ctrl-C, which changes nothing for the batch.
+    """
     if batch.status != "validating":
         return batch
     give_up_at = time.monotonic() + _VERDICT_SECONDS
@@ -220,6 +226,10 @@ def _judged(client: Client, out: Out, batch: Batch) -> Batch:
                     break
     except KeyboardInterrupt:
         out.warn("not waiting for the verdict on its lines: it starts, or fails, by itself")
+        out.hint(f"darkroom batch watch {batch.id}")
+        if out.as_json:
+            out.document(batch.model_dump(mode="json"))
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     return batch
 
 
