@@ -179,11 +179,14 @@ def test_ctrl_c_while_its_lines_are_checked_changes_nothing(api: Server, shell: 
     assert [heard.method for heard in api.heard].count("POST") == 1
 
 
-def test_a_batch_that_may_have_arrived_is_told(api: Server, shell: Shell) -> None:
-    api.then(*[says(problem(503, "unavailable"), 503, Retry_After="0")] * 5)
-    done = shell.run("batch", "submit", "prompts.txt", "--json")
+@pytest.mark.parametrize(
+    ("words", "about"), [([], "the same command again finds it"), (["--again"], "see darkroom batch ls")]
+)
+def test_a_batch_that_may_have_arrived_is_told(api: Server, shell: Shell, words: list[str], about: str) -> None:
+    api.then(says(problem(503, "unavailable"), 503, Retry_After="3600"))
+    done = shell.run("batch", "submit", "prompts.txt", "--json", *words)
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (4, "unavailable")
-    assert "the same command again finds it" in done.stderr
+    assert f"the file may have arrived: {about}" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ darkroom batch submit prompts.csv --canary 20 --canary-max-failures 0.05
 ./prompts.py | darkroom batch submit - --name tonight
 """
 
-_DOUBT: Final = "the same command again finds it, and nothing is rendered twice"
+_SAFE: Final = "the same command again finds it, and nothing is rendered twice"
+_LOOK: Final = "see darkroom batch ls before you submit it --again"
 
 _VERDICT_SECONDS: Final = 60.0
 """So long the verdict on the lines is waited for: 100,000 of them take about ten seconds."""
@@ -106,8 +107,9 @@ def submit(  # noqa: PLR0913 - the command's options
         "finish_by": _moment(out, finish_by, "--finish-by"),
         "not_before": _moment(out, not_before, "--not-before"),
     }
+    doubt = _LOOK if again else _SAFE
     with (
-        session(out, doubt=_DOUBT, patience=WATCHING) as client,
+        session(out, doubt=doubt, patience=WATCHING) as client,
         _readable(out, file, file_format) as source,
     ):
         if dry_run:
@@ -127,7 +129,7 @@ def submit(  # noqa: PLR0913 - the command's options
                     **asked,
                 )
         except (UnreachableError, UnavailableError):
-            out.warn(f"the file may have arrived: {_DOUBT}")
+            out.warn(f"the file may have arrived: {doubt}")
             raise
         except ApiError as refusal:
             if refusal.code in {"idempotency_key_reused", "batch_removed"}:
