@@ -205,10 +205,11 @@ async def _on_darkroom_error(request: Request, error: Exception) -> Response:
 async def _on_invalid_parameters(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     mistakes = [
-        Mistake(parameter=".".join(str(part) for part in fault["loc"][1:]), detail=sentence(fault["msg"]))
+        Mistake(parameter=".".join(str(part) for part in fault["loc"][1:]) or None, detail=sentence(fault["msg"]))
         for fault in error.errors()
     ]
-    detail = "; ".join(f"{mistake.parameter}: {mistake.detail}" for mistake in mistakes)
+    # What parameters have against each other is of none of them.
+    detail = "; ".join(": ".join(filter(None, (mistake.parameter, mistake.detail))) for mistake in mistakes)
     return problem_response(request, "invalid_request", detail, mistakes=mistakes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import subprocess
@@ -112,20 +113,64 @@ def test_waiting_and_following_outlive_the_api(house: Studio, client: Client) ->
     assert len(house.requests("client: the API dies")) == 1
 
 
-def test_the_command_renders(house: Studio, tmp_path: Path) -> None:
-    done = subprocess.run(  # noqa: S603 - our own command
-        [
-            *(str(Path(sys.executable).with_name("darkroom")), "render", "client: a command", "--size", "640x360"),
-            *("-n", "2", "--format", "jpeg", "--json"),
-        ],
-        cwd=tmp_path,
+def darkroom(house: Studio, folder: Path, *words: str) -> subprocess.Popen[str]:
+    """The command, as a person at a pipe runs it."""
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [str(Path(sys.executable).with_name("darkroom")), *words],
+        cwd=folder,
         env=bare_environment(DARKROOM_URL=house.stack.url, DARKROOM_API_KEY=house.stack.api_key),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    job = json.loads(done.stdout)
+
+
+def said(command: subprocess.Popen[str], *, code: int = 0) -> str:
+    """What it wrote to stdout, once it ended as it should."""
+    out, complaints = command.communicate(timeout=120)
+    assert command.returncode == code, complaints
+    return out
+
+
+def test_the_command_takes_a_file_through_the_night(house: Studio, tmp_path: Path) -> None:
+    """Submitted twice and rendered once, watched while the API dies, fetched, spoiled, and fetched again."""
+    prompts = [f"client: a night's picture {number}" for number in range(8)]
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts))
+    tried = json.loads(said(darkroom(house, tmp_path, "batch", "submit", "prompts.txt", "--dry-run", "--json")))
+    assert (tried["valid"], tried["counts"]["pictures"]) == (8, 8)
+    batch_id = said(darkroom(house, tmp_path, "batch", "submit", "prompts.txt", "--budget", "1")).strip()
+    again = said(darkroom(house, tmp_path, "batch", "submit", "prompts.txt", "--budget", "1")).strip()
+    assert again == batch_id
+
+    watching = darkroom(house, tmp_path, "batch", "watch", batch_id)
+    house.stack.api.kill()
+    house.stack.api.restart()
+    said(watching)
+    assert [len(house.requests(prompt)) for prompt in prompts] == [1] * 8
+
+    said(darkroom(house, tmp_path, "batch", "download", batch_id, "--out", "tonight"))
+    spoiled = tmp_path / "tonight/images/3-0.png"
+    spoiled.write_bytes(spoiled.read_bytes()[:-1] + b"?")
+    assert wrong_sums(tmp_path / "tonight") == ["images/3-0.png"]
+    said(darkroom(house, tmp_path, "batch", "download", batch_id, "--out", "tonight"))
+    assert wrong_sums(tmp_path / "tonight") == []
+    page = (tmp_path / "tonight/index.html").read_text()
+    assert all((tmp_path / f"tonight/thumbs/{line}-0.jpg").is_file() for line in range(1, 9))
+    assert all(f'"full":"images/{line}-0.png"' in page for line in range(1, 9))
+
+
+def wrong_sums(folder: Path) -> list[str]:
+    """What `sha256sum -c` would complain of."""
+    named = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    assert len(named) == 8
+    return [name for digest, name in named if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest]
+
+
+def test_the_command_renders(house: Studio, tmp_path: Path) -> None:
+    command = darkroom(
+        house, tmp_path, "render", "client: a command", "--size", "640x360", "-n", "2", "--format", "jpeg", "--json"
+    )
+    job = json.loads(said(command))
     assert job["status"] == "succeeded"
     assert job["files"] == [f"out/{job['id']}-{index}.jpeg" for index in (0, 1)]
     for file in job["files"]:

@@ -257,7 +257,11 @@ async def test_a_dry_run_counts_lines_that_ask_for_the_same(house: House) -> Non
 
 
 async def test_job_events_need_a_receiver(house: House) -> None:
-    is_problem(await house.post(lines(line("a")), job_events="true"), 422, "invalid_request")
+    problem = is_problem(await house.post(lines(line("a")), job_events="true"), 422, "invalid_request")
+    assert (problem["detail"], problem["errors"]) == (
+        "job_events needs webhook_url",
+        [{"detail": "job_events needs webhook_url"}],
+    )
     batch = await house.taken_in(lines(line("a")), job_events="true", webhook_url="https://a.example/")
     assert batch["job_events"] is True
     await house.hand.complete(batch_job_id(batch["id"], 1))
