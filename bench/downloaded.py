@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import httpx
 
 from bench.house import House
 from darkroom.adapters.s3 import S3Bucket
+from tests.chaos.outcome import unlike_manifest
 
 FILES = ("results.jsonl", "errors.jsonl", "SHA256SUMS", "manifest.json")
 _AT_ONCE = 16
@@ -55,13 +55,9 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def faults_of(folder: Path, lines: int) -> list[str]:
-    """What is wrong with a downloaded copy of a batch of so many lines that all succeeded. Needs coreutils."""
+    """What is wrong with a downloaded copy of a batch of so many lines that all succeeded."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    found = [
-        f"{name} is not what manifest.json says: {said}"
-        for name, said in manifest["files"].items()
-        if said != _described((folder / name).read_bytes())
-    ]
+    found = list(unlike_manifest({name: (folder / name).read_bytes() for name in FILES}))
     found += _not_as_summed(folder)
     named = {line.partition("  ")[2] for line in (folder / "SHA256SUMS").read_text().splitlines()}
     there = {str(file.relative_to(folder)) for file in folder.glob("images/*")}
@@ -77,16 +73,9 @@ def faults_of(folder: Path, lines: int) -> list[str]:
     return found
 
 
-def _described(content: bytes) -> dict[str, Any]:
-    return {"lines": content.count(b"\n"), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
 def _not_as_summed(folder: Path) -> list[str]:
-    """What `sha256sum -c` complains of."""
-    program = shutil.which("sha256sum")
-    if program is None:
-        return ["sha256sum is not installed: nothing was checked with it"]
-    command = [program, "-c", "--quiet", "--strict", "SHA256SUMS"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    complaints = (done.stdout + done.stderr).splitlines()
-    return complaints[:5] or [f"sha256sum ended with {done.returncode}"] if done.returncode else []
+    """What `sha256sum -c` complains of (macOS: `shasum`, which speaks likewise)."""
+    command = ["sha256sum", "-c"] if shutil.which("sha256sum") else ["shasum", "-a", "256", "-c"]
+    done = subprocess.run([*command, "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False)
+    complaints = [line for line in (done.stdout + done.stderr).splitlines() if not line.endswith(": OK")]
+    return complaints[:5] or [f"{command[0]} ended with {done.returncode}"] * (done.returncode != 0)

@@ -39,8 +39,9 @@ async def overnight(terms: Terms, jobs: int, *, kill: bool) -> tuple[list[Figure
         requests = (await opened.ledger())["requests"][earlier:]
         broken = _broken_promises(batch, requests, jobs)
         with tempfile.TemporaryDirectory() as folder:
-            await download(opened, batch_id, Path(folder))
-            broken += await asyncio.to_thread(faults_of, Path(folder), jobs)
+            if not broken:
+                await download(opened, batch_id, Path(folder))
+                broken += await asyncio.to_thread(faults_of, Path(folder), jobs)
             figures = [*_figures(batch, requests, terms, undisturbed=not kill), _sizes(Path(folder))]
     if death:
         # Processes took what they had spent with them: there is no CPU per job to tell.

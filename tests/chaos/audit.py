@@ -12,20 +12,24 @@ What a breach is, exactly:
 - *wrongly ended*: failed where the scenario gives no reason to, or failed although fal billed its pictures.
 - *files*: a picture of a succeeded job is missing, or its bytes differ from the record's SHA-256 or from what fal's
   media host serves, or job.json is missing or says something else than the record.
-- *undelivered*: an ended job's event never arrived, signed, at the receiver; or the log has not exactly one for it.
+- *undelivered*: an ended job's event never arrived, signed, at the receiver; or the log has not exactly one for it. Of
+  a batch it is the batch's event that arrives, and each job's stands in the log.
+- *files*, of a batch: it has not completed, or one of its files is missing, or they do not hold each line once, or
+  SHA256SUMS is not what lies in the bucket, or manifest.json not what the files are.
 - *crowded*: fal had more requests of ours at a time than there are permits.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from tests.chaos.evidence import Evidence
+from tests.chaos.outcome import faults_of
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -77,6 +81,7 @@ def audit(evidence: Evidence, expected: Expectations, checks: tuple[Check, ...] 
         *_ends(evidence, expected),
         *_charges(evidence),
         *_files(evidence),
+        *_outcomes(evidence),
         *_events(evidence),
         *_whole(evidence, expected),
     ]
@@ -175,22 +180,39 @@ def _sidecar(job: dict[str, Any], sidecar: dict[str, Any] | None) -> Iterator[Pr
             yield Problem(Breach.FILES, job["id"], f"job.json says {name} {said!r}, the record {recorded!r}")
 
 
+def _outcomes(evidence: Evidence) -> Iterator[Problem]:
+    in_bucket = {stored.key: stored.in_bucket or "" for of_job in evidence.pictures.values() for stored in of_job}
+    for outcome in evidence.outcomes:
+        batch = outcome.batch
+        jobs = {job_id: job for job_id, job in evidence.jobs.items() if job["batch_id"] == batch["id"]}
+        if batch["status"] != "completed":
+            yield Problem(Breach.OPEN, batch["id"], f"is {batch['status']} ({batch['status_reason']})")
+            continue
+        for fault in faults_of(outcome, jobs, in_bucket):
+            yield Problem(Breach.FILES, batch["id"], fault)
+
+
 def _events(evidence: Evidence) -> Iterator[Problem]:
     told = Counter((event["data"] or {}).get("id") for event in evidence.events)
-    by_job = {(event["data"] or {}).get("id"): event for event in evidence.events}
-    for job_id, job in evidence.jobs.items():
-        if job["status"] not in TERMINAL:
+    event_of = {(event["data"] or {}).get("id"): event for event in evidence.events}
+    batches = {outcome.batch["id"]: ("batch", outcome.batch) for outcome in evidence.outcomes}
+    jobs = {job_id: ("job", job) for job_id, job in evidence.jobs.items()}
+    for subject, (kind, record) in (jobs | batches).items():
+        if record["status"] not in TERMINAL | {"completed"}:
             continue
-        if told[job_id] != 1:
-            yield Problem(Breach.UNDELIVERED, job_id, f"the log has {told[job_id]} events of its end")
-            continue
-        event = by_job[job_id]
-        received = evidence.inbox.by_id.get(event["id"])
-        if received is None or not received.acknowledged:
-            arrivals = received.arrivals if received else 0
-            yield Problem(Breach.UNDELIVERED, job_id, f"{event['id']} arrived {arrivals} times and was never taken")
-        elif (received.type, received.job_id, received.status) != (f"job.{job['status']}", job_id, job["status"]):
-            yield Problem(Breach.UNDELIVERED, job_id, f"{event['id']} says {received}, the record {job['status']}")
+        if told[subject] != 1:
+            yield Problem(Breach.UNDELIVERED, subject, f"the log has {told[subject]} events of its end")
+        elif not record.get("batch_id"):
+            yield from _delivery(evidence, f"{kind}.{record['status']}", record, event_of[subject]["id"])
+
+
+def _delivery(evidence: Evidence, kind: str, record: Mapping[str, Any], event_id: str) -> Iterator[Problem]:
+    received = evidence.inbox.by_id.get(event_id)
+    if received is None or not received.acknowledged:
+        arrivals = received.arrivals if received else 0
+        yield Problem(Breach.UNDELIVERED, record["id"], f"{event_id} arrived {arrivals} times and was never taken")
+    elif (received.type, received.subject, received.status) != (kind, record["id"], record["status"]):
+        yield Problem(Breach.UNDELIVERED, record["id"], f"{event_id} says {received}, the record {record['status']}")
 
 
 def _whole(evidence: Evidence, expected: Expectations) -> Iterator[Problem]:

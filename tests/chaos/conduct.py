@@ -20,7 +20,7 @@ from darkroom.adapters.s3 import S3Bucket
 from tests.chaos import clocks
 from tests.chaos.audit import TERMINAL, Expectations, Problem, audit
 from tests.chaos.evidence import Evidence, Sources, dump
-from tests.chaos.load import Callers, make_wishes
+from tests.chaos.load import Callers, Uploader, make_wishes
 from tests.chaos.receiver import Receiver
 from tests.chaos.run import Run
 from tests.chaos.scenarios import Scenario
@@ -96,10 +96,10 @@ async def _play(
         secret = (await doors.ask_api("/v1/webhook-secret"))["secret"]
         receiver = await doors.enter(Receiver(secret, moods=scenario.moods, dice=random.Random(f"{seed}|receiver")))
         watch = Watch(doors.redis, scenario.times.lease)
-        run = Run(stack, watch, dice, doors.simulator, count)
+        run = Run(stack, watch, dice, doors.simulator, count, batches=int(scenario.as_batch))
         for fault in scenario.faults:
             await run.arm(fault.name, fault.rate, **fault.args)
-        callers = Callers(doors.api, receiver.url)
+        callers = (Uploader if scenario.as_batch else Callers)(doors.api, receiver.url)
         watching = asyncio.create_task(watch.run())
         disturbing = [asyncio.ensure_future(disturbance(run)) for disturbance in scenario.disturbances]
         began = time.monotonic()
@@ -128,6 +128,7 @@ async def _play(
             fired=ledger["faults"],
             pictures=await doors.sources.pictures(jobs),
             sidecars=await doors.sources.sidecars(jobs),
+            outcomes=await doors.sources.outcomes(),
             inbox=receiver.inbox,
             double_charges=await doors.sources.double_charges(),
             permits=scenario.permits,
@@ -181,9 +182,9 @@ async def _doors(stack: ChaosStack) -> AsyncIterator[_Doors]:
 
 
 async def _until_settled(run: Run, disturbing: Sequence[asyncio.Future[None]], seconds: float) -> None:
-    """Return when every job has ended or is held, or after that long: what is open then is for the audit."""
+    """Return when all has ended or is held, or after that long: what is open then is for the audit."""
     give_up_at = time.monotonic() + seconds
-    while run.watch.ended + run.watch.held < run.jobs and time.monotonic() < give_up_at:
+    while not run.settled and time.monotonic() < give_up_at:
         for task in disturbing:
             if task.done():
                 task.result()
@@ -191,12 +192,17 @@ async def _until_settled(run: Run, disturbing: Sequence[asyncio.Future[None]], s
 
 
 async def _until_delivered(sources: Sources, receiver: Receiver) -> None:
-    """Return when every ended job's event was taken, or after a time in which all retries have passed."""
+    """Return when every event that is owed was taken, or after a time in which all retries have passed.
+
+    Owed is the end of a job that came alone, and of a batch.
+    """
     give_up_at = time.monotonic() + _DELIVERIES_SECONDS
-    ended = {job["id"] for job in (await sources.jobs()).values() if job["status"] in TERMINAL}
+    jobs = (await sources.jobs()).values()
+    owed = {job["id"] for job in jobs if job["status"] in TERMINAL and not job["batch_id"]}
+    owed |= {outcome.batch["id"] for outcome in await sources.outcomes()}
     while time.monotonic() < give_up_at:
-        taken = {received.job_id for received in receiver.inbox.by_id.values() if received.acknowledged}
-        if ended <= taken:
+        taken = {received.subject for received in receiver.inbox.by_id.values() if received.acknowledged}
+        if owed <= taken:
             return
         await asyncio.sleep(0.2)
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,15 @@ import aiohttp
 from redis.asyncio import Redis
 
 from darkroom.adapters.s3 import S3Bucket
+from darkroom.domain.batch import batch_key
 from darkroom.domain.errors import NotFoundError
 from tests.chaos.load import Wish
+from tests.chaos.outcome import FILES, BatchOutcome
 from tests.chaos.receiver import Inbox
 
 _AT_ONCE = 8
 _PAGE = 100
+_PREFIX = "renders/"  # the default of DARKROOM_S3_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Evidence:
     inbox: Inbox
     double_charges: list[str]
     permits: int
+    outcomes: list[BatchOutcome] = field(default_factory=list)
     slowest_recovery: float | None = None
     orphans: int = 0
     seconds: float = 0.0
@@ -70,6 +75,10 @@ class Evidence:
             "pictures": {job: [(p.key, p.in_bucket, p.at_fal) for p in found] for job, found in self.pictures.items()},
             "sidecars": self.sidecars,
             "double_charges": self.double_charges,
+            "outcomes": [
+                {"batch": one.batch, "files": {name: text.decode() for name, text in one.files.items()}}
+                for one in self.outcomes
+            ],
             "bad_signatures": self.inbox.bad_signatures,
             "contradictions": self.inbox.contradictions,
         }
@@ -108,6 +117,10 @@ class Sources:
             document: dict[str, Any] = await answer.json()
             return document
 
+    async def outcomes(self) -> list[BatchOutcome]:
+        """Every batch of the account, and what lies in the bucket for it."""
+        return [BatchOutcome(batch, await self._files_of(batch["id"])) for batch in await self._pages("/v1/batches")]
+
     async def double_charges(self) -> list[str]:
         """What the records themselves know of second charges."""
         return [str(name) for name in await self._redis.zrange("dr:double_charges", 0, -1)]
@@ -135,6 +148,14 @@ class Sources:
             if not page["has_more"]:
                 return rows
             cursor = {"cursor": page["next_cursor"]}
+
+    async def _files_of(self, batch_id: str) -> dict[str, bytes]:
+        account = await self._redis.hget(f"dr:batch:{batch_id}", "account")
+        found = {}
+        for name in FILES:
+            with suppress(NotFoundError):
+                found[name] = await self._bucket.get_bytes(batch_key(_PREFIX, str(account), batch_id, name))
+        return found
 
     async def _pictures_of(self, job: dict[str, Any]) -> list[Stored]:
         found = []

@@ -28,10 +28,10 @@ class Moods:
 
 @dataclass(slots=True)
 class Received:
-    """All that arrived under one webhook-id: what it says of which job, how often, and whether we ever said thanks."""
+    """All that arrived under one webhook-id: what it says of which job or batch, how often, and our thanks."""
 
     type: str
-    job_id: str
+    subject: str
     status: str
     arrivals: int = 0
     acknowledged: int = 0
@@ -52,7 +52,7 @@ class Inbox:
         data = body.get("data") or {}
         said = Received(str(body.get("type")), str(data.get("id")), str(data.get("status")))
         known = self.by_id.setdefault(webhook_id, said)
-        if (known.type, known.job_id, known.status) != (said.type, said.job_id, said.status):
+        if (known.type, known.subject, known.status) != (said.type, said.subject, said.status):
             self.contradictions.append(webhook_id)
         known.arrivals += 1
         return known

@@ -27,6 +27,7 @@ class Run:
     dice: random.Random
     simulator: aiohttp.ClientSession
     jobs: int
+    batches: int = 0
     notes: list[str] = field(default_factory=list)
     over: asyncio.Event = field(default_factory=asyncio.Event)
     began: float = field(default_factory=time.monotonic)
@@ -44,6 +45,11 @@ class Run:
             if not await self.pause(0.1):
                 return False
         return True
+
+    @property
+    def settled(self) -> bool:
+        """Whether every job has ended or is held, and every batch has ended."""
+        return self.watch.ended + self.watch.held >= self.jobs and self.watch.batches >= self.batches
 
     async def do(self, step: Callable[[], T]) -> T:
         """A step that blocks, such as killing a process, in a thread."""

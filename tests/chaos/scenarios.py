@@ -40,8 +40,9 @@ def _as_it_is(_folder: Path) -> AbstractContextManager[None]:
 class Scenario:
     """One row. `most` caps its number of jobs; `missing` says why it cannot be run here, `around` prepares the folder.
 
-    `failures` are error codes that jobs may fail with, `prompt_recovery` whether a dead worker's jobs must be taken up
-    within lease + 15 s (not where Valkey or S3 is away as well: then they wait for those).
+    `as_batch`: all jobs are the lines of one upload. `failures` are error codes that jobs may fail with,
+    `prompt_recovery` whether a dead worker's jobs must be taken up within lease + 15 s (not where Valkey or S3 is away
+    as well: then they wait for those).
     """
 
     name: str
@@ -65,6 +66,7 @@ class Scenario:
     missing: Callable[[], str | None] = _always
     around: Callable[[Path], AbstractContextManager[None]] = _as_it_is
     mean_run: float | None = None
+    as_batch: bool = False
 
 
 # promises that one scenario adds ------------------------------------------------------------------------------------
@@ -291,6 +293,12 @@ SCENARIOS: tuple[Scenario, ...] = (
         times=DEFAULT,
         prompt_recovery=True,
         most=12,
+    ),
+    Scenario(
+        "batch",
+        "one upload; API, workers, Valkey, S3, or all of them, killed (-9): in the upload, the intake, and on",
+        disturbances=(schedule.kill_around_a_batch(),),
+        as_batch=True,
     ),
     Scenario(
         "all",

@@ -6,9 +6,13 @@ fixed second: a faster machine meets as many of them.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from itertools import cycle
 
+from darkroom.adapters.redis.scripts import ask
+from darkroom.domain.errors import DarkroomError
 from infra.local.program import Program
 from infra.local.services import Worker
 from tests.chaos.run import Disturbance, Run
@@ -161,6 +165,29 @@ def upgrade_workers(*, at: tuple[float, ...] = (0.15, 0.4, 0.65)) -> Disturbance
     return disturb
 
 
+def kill_around_a_batch(*, times: int = 6) -> Disturbance:
+    """Kill -9 the API while the upload arrives, and everything while it is taken in and while its outcome is written.
+
+    In between, so many times as the jobs get along: a worker, the API, Valkey, S3, or everything.
+    """
+
+    async def disturb(run: Run) -> None:
+        await run.pause(run.dice.uniform(0.3, 0.9))
+        await _kill(run, "the upload", [run.stack.api])
+        if await _taking_in(run):
+            await run.pause(run.dice.uniform(0.0, 0.2))
+            await _kill(run, "the intake", _everything(run))
+        for number in range(times):
+            if not await run.progress((number + run.dice.uniform(0.2, 0.9)) / times):
+                return
+            everything = _everything(run)
+            await _kill(run, "the feeding", run.dice.choice([everything, *([one] for one in everything)]))
+        if await run.progress(1.0):
+            await _kill(run, "the outcome", _everything(run))
+
+    return disturb
+
+
 def start_with_a_wrong_name(*, seconds: float) -> Disturbance:
     """The workers cannot resolve fal's name for so long; then they are restarted with the right one."""
 
@@ -191,6 +218,36 @@ def alternate_ingress_errors(rate: float) -> Disturbance:
                 return
 
     return disturb
+
+
+async def _taking_in(run: Run) -> bool:
+    """Wait until a batch is being taken in. False: it is queued already, or the run is over."""
+    while True:
+        with suppress(DarkroomError):
+            keys = await ask(run.watch.redis.keys("dr:batch:batch_*"))
+            status = await ask(run.watch.redis.hget(min(keys, key=len), "status")) if keys else None
+            if status is not None:
+                return bool(status == "validating")
+        if not await run.pause(0.005):
+            return False
+
+
+def _everything(run: Run) -> list[Program]:
+    """All but fal and the receiver, which are others' machines."""
+    return [run.stack.valkey, run.stack.s3, run.stack.api, *run.stack.workers]
+
+
+async def _kill(run: Run, during: str, programs: list[Program]) -> None:
+    """Kill -9 all of them at once; a moment later they are started, and soon ready."""
+    run.note(f"kill -9 {', '.join(program.name for program in programs)}: in {during}")
+    run.watch.blows.append(time.monotonic())
+    await asyncio.gather(*(run.do(program.kill) for program in programs))
+    await run.pause(run.dice.uniform(0.1, 1.0))
+    for program in programs:
+        await run.do(program.start)
+    for program in programs:
+        await run.do(program.wait_ready)
+    run.note("all is ready again")
 
 
 async def _start(run: Run, worker: Worker) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from darkroom.domain.batch import batch_job_id
 from tests.chaos.audit import Breach, Expectations, audit
 from tests.chaos.evidence import Evidence, Stored
+from tests.chaos.outcome import BatchOutcome
 from tests.chaos.receiver import Inbox, Received
 from tests.chaos.scenarios import held_are_the_lost_replies, no_attempt_was_used, nothing_was_stranded
 
@@ -35,6 +39,7 @@ def a_sound_run() -> Evidence:
         "id": "job_1",
         "status": "succeeded",
         "stage": None,
+        "batch_id": None,
         "input": {"prompt": "chaos 1", "seed": 7, "num_images": 1},
         "attempts": 1,
         "error": None,
@@ -121,6 +126,88 @@ BREACHES: list[tuple[Breach, Callable[[Evidence], object]]] = [
 @pytest.mark.parametrize(("breach", "break_it"), BREACHES)
 def test_each_breach_is_seen(breach: Breach, break_it: Callable[[Evidence], object]) -> None:
     evidence = a_sound_run()
+    break_it(evidence)
+    assert breach in {problem.breach for problem in audit(evidence, Expectations())}
+
+
+# batches ------------------------------------------------------------------------------------------------------------
+
+BATCH = "batch_01m8a1av7vgce1h74p2rjan97x"
+JOB = batch_job_id(BATCH, 1)
+
+
+def described(content: bytes) -> dict[str, Any]:
+    return {"lines": content.count(b"\n"), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def a_sound_batch() -> Evidence:
+    """The sound run's job as the only line of a batch: its own end is in the log, the batch's was delivered."""
+    evidence = a_sound_run()
+    job = evidence.jobs.pop("job_1") | {"id": JOB, "batch_id": BATCH}
+    evidence.accepted["chaos 1"] = JOB
+    evidence.jobs[JOB] = job
+    evidence.pictures[JOB] = evidence.pictures.pop("job_1")
+    evidence.sidecars[JOB] = (evidence.sidecars.pop("job_1") or {}) | {"id": JOB}
+    evidence.events[0]["data"]["id"] = JOB
+    evidence.events.append({"id": "evt_b", "type": "batch.completed", "data": {"id": BATCH}})
+    evidence.inbox.by_id = {"evt_b": Received("batch.completed", BATCH, "completed", arrivals=1, acknowledged=1)}
+    image = {"key": KEY, "sha256": SHA, "path": "images/1-0.png"}
+    files = {
+        "input.jsonl": b'{"input": {"prompt": "chaos 1"}}\n',
+        "results.jsonl": json.dumps({"line": 1, "job_id": JOB, "images": [image]}).encode() + b"\n",
+        "errors.jsonl": b"",
+        "SHA256SUMS": f"{SHA}  images/1-0.png\n".encode(),
+    }
+    files |= _manifest(files)
+    evidence.outcomes.append(BatchOutcome({"id": BATCH, "status": "completed", "status_reason": None}, files))
+    return evidence
+
+
+def _manifest(files: dict[str, bytes]) -> dict[str, bytes]:
+    names = ("results.jsonl", "errors.jsonl", "SHA256SUMS")
+    return {"manifest.json": json.dumps({"files": {name: described(files[name]) for name in names}}).encode()}
+
+
+def _with_files(evidence: Evidence, change: Callable[[dict[str, bytes]], object], *, honest: bool = True) -> None:
+    """Change the files in the bucket; an honest manifest says so."""
+    files = dict(evidence.outcomes[0].files)
+    change(files)
+    evidence.outcomes[0] = BatchOutcome(evidence.outcomes[0].batch, files | (_manifest(files) if honest else {}))
+
+
+def _doubled(name: str) -> Callable[[dict[str, bytes]], object]:
+    return lambda files: files.update({name: files[name] * 2})
+
+
+def _emptied(name: str) -> Callable[[dict[str, bytes]], object]:
+    return lambda files: files.update({name: b""})
+
+
+def test_a_sound_batch_breaks_no_promise() -> None:
+    assert audit(a_sound_batch(), Expectations()) == []
+
+
+BATCH_BREACHES: list[tuple[Breach, Callable[[Evidence], object]]] = [
+    (Breach.OPEN, lambda e: e.outcomes[0].batch.update(status="running")),  # type: ignore[attr-defined]
+    (Breach.FILES, lambda e: _with_files(e, lambda files: files.pop("input.jsonl"))),
+    (Breach.FILES, lambda e: _with_files(e, lambda files: files.pop("manifest.json"), honest=False)),
+    (Breach.FILES, lambda e: _with_files(e, _doubled("results.jsonl"))),
+    (Breach.FILES, lambda e: _with_files(e, _emptied("results.jsonl"))),
+    (Breach.FILES, lambda e: _with_files(e, _doubled("SHA256SUMS"))),
+    (Breach.FILES, lambda e: _with_files(e, _emptied("SHA256SUMS"))),
+    (Breach.FILES, lambda e: _with_files(e, _emptied("SHA256SUMS"), honest=False)),
+    (Breach.FILES, lambda e: _with_files(e, lambda f: f.update({"errors.jsonl": f["results.jsonl"]}))),
+    (Breach.FILES, lambda e: e.pictures.update({JOB: [Stored(KEY, "cd" * 32, SHA)]})),
+    (Breach.FILES, lambda e: e.jobs[JOB]["images"][0].update(sha256="cd" * 32)),
+    (Breach.UNDELIVERED, lambda e: e.inbox.by_id.clear()),
+    (Breach.UNDELIVERED, lambda e: e.events.pop()),
+    (Breach.UNDELIVERED, lambda e: e.events.pop(0)),
+]
+
+
+@pytest.mark.parametrize(("breach", "break_it"), BATCH_BREACHES)
+def test_each_breach_of_a_batch_is_seen(breach: Breach, break_it: Callable[[Evidence], object]) -> None:
+    evidence = a_sound_batch()
     break_it(evidence)
     assert breach in {problem.breach for problem in audit(evidence, Expectations())}
 

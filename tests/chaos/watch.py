@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from darkroom.adapters.redis.schedule import RedisSchedule
 from darkroom.adapters.redis.scripts import ask
 from darkroom.domain.errors import DarkroomError
+from darkroom.domain.lifecycle import TERMINAL
 
 _LOOK_SECONDS = 0.2
 
@@ -29,6 +30,8 @@ class Orphan:
 class Watch:
     """`run` looks five times a second. A worker's death shows as a lease that nobody renews.
 
+    `ended` and `held` are jobs, `batches` those that ended.
+
     An orphan is in hands again when it runs under another lease, is being reconciled or held, or has ended. `blows` are
     the moments (monotonic) at which workers were killed or frozen: an orphan's seconds count from the one that hit it.
     """
@@ -37,6 +40,7 @@ class Watch:
     lease_seconds: float
     ended: int = 0
     held: int = 0
+    batches: int = 0
     blows: list[float] = field(default_factory=list)
     orphans: list[Orphan] = field(default_factory=list)
     _seen: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
@@ -58,9 +62,11 @@ class Watch:
 
     async def _look(self) -> None:
         async with self.redis.pipeline(transaction=False) as pipe:
-            pipe.zcard("dr:ended")
+            pipe.hmget("dr:counts", *sorted(TERMINAL))
             pipe.zcard("dr:held")
-            self.ended, self.held = await ask(pipe.execute())
+            pipe.zcard("dr:ended_batches")
+            ends, self.held, self.batches = await ask(pipe.execute())
+        self.ended = sum(int(count or 0) for count in ends)
         leases = await RedisSchedule(self.redis).leases()
         now = time.monotonic()
         seen = {}
