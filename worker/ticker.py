@@ -18,7 +18,8 @@ from worker.batch_work import BatchWork
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.25
-_WATCH_SECONDS = 1.0
+_WATCHES_A_LEASE = 10
+"""Reading every lease costs as many reads as there are jobs at work; a tenth of a lease is soon enough to rescue."""
 _STORAGE_SECONDS = 5.0
 _STORAGE_PATIENCE = 5.0
 """A bucket that has not answered by then counts as away: a hanging S3 must not look like a slow one."""
@@ -76,6 +77,7 @@ class Ticker:
         self._remove = remove
         self._limits = limits
         self._leases = LeaseWatch(lease_seconds)
+        self._watch_seconds = max(1.0, lease_seconds / _WATCHES_A_LEASE)
         self._retention_days = retention_days
         self._storage_check: asyncio.Future[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
@@ -87,7 +89,7 @@ class Ticker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._every(_TICK_SECONDS, self.tick))
                 group.create_task(self._every(0, self.relay))
-                group.create_task(self._every(_WATCH_SECONDS, self.watch))
+                group.create_task(self._every(self._watch_seconds, self.watch))
                 group.create_task(self._every(_STORAGE_SECONDS, self.check_storage))
                 group.create_task(self._every(_SWEEP_SECONDS, self.sweep))
         finally:
