@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
 import sys
 import tempfile
@@ -42,7 +43,7 @@ async def overnight(terms: Terms, jobs: int, *, kill: bool) -> tuple[list[Figure
             if not broken:
                 await download(opened, batch_id, Path(folder))
                 broken += await asyncio.to_thread(faults_of, Path(folder), jobs)
-            figures = [*_figures(batch, requests, terms, undisturbed=not kill), _sizes(Path(folder))]
+            figures = [*_figures(batch, requests, terms, undisturbed=not kill), *_outcome(batch, Path(folder))]
     if death:
         # Processes took what they had spent with them: there is no CPU per job to tell.
         absent = Figure("a lost reply is proven absent after", f"{terms.start + terms.longest} s (--start, --longest)")
@@ -72,9 +73,17 @@ def _figures(batch: dict[str, Any], requests: Requests, terms: Terms, *, undistu
     ]
 
 
-def _sizes(folder: Path) -> Figure:
+def _outcome(batch: dict[str, Any], folder: Path) -> list[Figure]:
+    """What the downloaded copy tells; nothing where there is none."""
     sizes = [file.stat().st_size for file in folder.glob("images/*")]
-    return Figure("pictures", f"{len(sizes)} of {statistics.mean(sizes or [0]) / 1000:.0f} kB on average")
+    if not sizes:
+        return []
+    ends = [json.loads(row)["finished_at"] for row in (folder / "results.jsonl").read_text().splitlines()]
+    writing = seconds_of(batch["finished_at"]) - max(map(seconds_of, ends))
+    return [
+        Figure("  of it, from the last job's end on", f"{writing:.2f} s"),
+        Figure("pictures", f"{len(sizes)} of {statistics.mean(sizes) / 1000:.0f} kB on average"),
+    ]
 
 
 # the promises -------------------------------------------------------------------------------------------------------
