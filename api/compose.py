@@ -240,7 +240,7 @@ def _services(
         batch_reader=BatchReader(batches, bucket, prefix=settings.s3_prefix),
         removal=JobRemoval(jobs, bucket, prefix=settings.s3_prefix),
         watch=JobWatch(jobs, RedisJobs(listening), room=_WAITERS),
-        intake=CallbackIntake(transitions=transitions, jobs=jobs, schedule=schedule, queue_url=settings.fal_queue_url),
+        intake=CallbackIntake(transitions=transitions, queue_url=settings.fal_queue_url),
         rate=_rate(settings, redis),
         registry=registry,
         metrics=HttpMetrics(registry),

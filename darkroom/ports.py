@@ -269,6 +269,14 @@ class Message:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A running job is to be looked at now: fal has called back, or (`cancel`) its owner wants it to end."""
+
+    job_id: str
+    cancel: bool
+
+
 class Jobs(Protocol):
     """The door's side of the records: accept, look, and the owner's wishes. Every method may raise UnavailableError."""
 
@@ -419,11 +427,8 @@ class Schedule(Protocol):
     async def sweep(self, retention_days: int) -> list[str]:
         """Ended jobs whose retention is over."""
 
-    async def wake(self, job_id: str) -> None:
-        """Have a running job looked at now, by whoever holds it. May get lost: its holder looks by itself too."""
-
-    def wishes(self) -> AbstractAsyncContextManager[AsyncIterator[str]]:
-        """Ids of running jobs that someone wants looked at now: a cancellation, a callback."""
+    def wishes(self) -> AbstractAsyncContextManager[AsyncIterator[Wish]]:
+        """What is wanted of running jobs now. It may get lost: whoever holds them looks by itself too."""
 
 
 class Deliveries(Protocol):

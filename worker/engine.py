@@ -157,11 +157,11 @@ class Engine:
         """Look at once at jobs that someone wants looked at, for ever."""
         while True:
             try:
-                async with self._schedule.wishes() as job_ids:
-                    async for job_id in job_ids:
-                        for held in [held for held in self._holds.values() if held[0].id == job_id]:
-                            await self._quietly(self._beat([held]), "a heartbeat")
-                            held[1].wake.set()
+                async with self._schedule.wishes() as wishes:
+                    async for wish in wishes:
+                        for hold in (hold for job, hold, _ in self._holds.values() if job.id == wish.job_id):
+                            hold.cancelling = hold.cancelling or wish.cancel
+                            hold.wake.set()
             except DarkroomError:
                 await asyncio.sleep(1)
             except Exception:

@@ -1,4 +1,4 @@
-"""fal's word about a submission: the fact is recorded first, then whoever watches the job is woken."""
+"""fal's word about a submission: the fact is recorded, and the same script wakes whoever watches the job."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 from darkroom.domain.adopted import adopted_reference
 from darkroom.domain.krea import MODEL
-from darkroom.ports import Acceptance, Jobs, Schedule, Source, Transitions
+from darkroom.ports import Acceptance, Source, Transitions
 
 logger = logging.getLogger(__name__)
 
@@ -14,14 +14,12 @@ logger = logging.getLogger(__name__)
 class CallbackIntake:
     """Takes verified callbacks. `queue_url` is where fal's queue is asked about adopted requests."""
 
-    def __init__(self, *, transitions: Transitions, jobs: Jobs, schedule: Schedule, queue_url: str) -> None:
+    def __init__(self, *, transitions: Transitions, queue_url: str) -> None:
         self._transitions = transitions
-        self._jobs = jobs
-        self._schedule = schedule
         self._queue_url = queue_url
 
     async def take(self, submission_id: str, request_id: str) -> None:
-        """Record that fal took the submission, and have its job looked at now.
+        """Record that fal took the submission; its job is looked at now.
 
         When this returns the fact is stored, or there is nothing it could be a fact about. Repeatable: callbacks come
         at least once, in any order. Raises UnavailableError: fal sends it again.
@@ -38,6 +36,3 @@ class CallbackIntake:
             return
         if found is not Acceptance.ACCEPTED:
             logger.error("a callback speaks of a second or late charge", extra=facts)
-        job_id = await self._jobs.job_of(submission_id)
-        if job_id is not None:
-            await self._schedule.wake(job_id)

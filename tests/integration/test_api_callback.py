@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from darkroom.adapters.fal_callback import CallbackTokens
 from darkroom.domain.ids import new_id
+from darkroom.ports import Wish
 from tests.integration.api_door import Hand, is_problem, opened, until
 
 
@@ -76,7 +77,7 @@ async def test_a_callback_tells_what_a_lost_reply_did_not(redis: Redis, valkey_u
                 answer = await door.client.post(f"/v1/fal/callback/{token}", content=body, headers=headers)
                 assert answer.status_code == 204, answer.text
             async with asyncio.timeout(5):
-                assert await listening == job_id
+                assert await listening == Wish(job_id, cancel=False)
         job = (await door.client.get(f"/v1/jobs/{job_id}")).json()
         record = await door.services.jobs.get(job_id)
     assert job["fal_request_id"] == "req-1"

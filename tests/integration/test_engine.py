@@ -19,7 +19,7 @@ from darkroom.domain.generation import GenerationFailed, InProgress
 from darkroom.domain.job import Job
 from darkroom.domain.lifecycle import JobStatus, Stage, SubmissionStatus
 from darkroom.domain.representation import represent_event
-from darkroom.ports import AttemptReport, Source
+from darkroom.ports import AttemptReport, Source, Wish
 from darkroom.ports import Hold as HoldState
 from darkroom.service.copy_artifacts import ArtifactCopier
 from darkroom.service.deliver import Deliverer
@@ -251,7 +251,7 @@ async def test_a_job_that_comes_back_while_its_former_hold_still_saves_keeps_its
     assert room.fal.did.count("submit") == 1
 
 
-async def test_a_wish_is_heeded_at_once(room: Room) -> None:
+async def test_a_wish_is_heeded_at_once(room: Room, redis: Redis) -> None:
     room.fal.statuses = Answers(InProgress())
     room.fal.results = Answers(GenerationFailed(TransientError("stopped"), None))
     async with going(room.engine.heed_wishes):
@@ -259,11 +259,14 @@ async def test_a_wish_is_heeded_at_once(room: Room) -> None:
         await room.engine.take_job(job_id)
         await room.until(job_id, lambda job: job.stage is Stage.GENERATING)
 
+        async def listening() -> bool:
+            return bool(await redis.pubsub_numsub("dr:wake") == [("dr:wake", 1)])
+
         async def told() -> bool:
-            await room.kit.jobs.cancel(job_id)
-            await room.kit.schedule.wake(job_id)
             return "cancel" in room.fal.did
 
+        await until(listening)
+        await room.kit.jobs.cancel(job_id)
         await until(told)
 
 
@@ -374,13 +377,13 @@ class Wishes(FakeSchedule):
     asked = 0
 
     @asynccontextmanager
-    async def wishes(self) -> AsyncIterator[AsyncIterator[str]]:
+    async def wishes(self) -> AsyncIterator[AsyncIterator[Wish]]:
         self.asked += 1
         yield _breaking()
 
 
-async def _breaking() -> AsyncIterator[str]:
-    yield "job_unknown"
+async def _breaking() -> AsyncIterator[Wish]:
+    yield Wish("job_unknown", cancel=True)
     raise RuntimeError("a bug of the client's")
 
 

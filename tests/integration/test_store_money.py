@@ -11,7 +11,7 @@ from darkroom.domain.errors import BlockedError, ConflictError, NotFoundError, R
 from darkroom.domain.generation import GenerationFailed
 from darkroom.domain.lifecycle import JobEvent, JobStatus, Place, Stage, SubmissionStatus
 from darkroom.domain.policy import GRACE_SECONDS
-from darkroom.ports import Acceptance, Opening, Settlement, Source
+from darkroom.ports import Acceptance, Opening, Settlement, Source, Wish
 from tests.integration.store_kit import FAULT, LEASE_SECONDS, PICTURE, UNKNOWN_SECONDS, Kit
 
 GONE = ResultGoneError("fal keeps a result an hour")
@@ -125,7 +125,7 @@ async def test_a_callback_makes_whoever_watches_the_job_look_now(kit: Kit) -> No
     worked = await kit.accepted(await kit.create())
     async with kit.schedule.wishes() as wishes:
         await kit.accept(worked, f"req_{worked.submission}", Source.CALLBACK)
-        assert await anext(wishes) == worked.id
+        assert await anext(wishes) == Wish(worked.id, cancel=False)
 
 
 # --- doubt ------------------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from darkroom.ports import (
     Settlement,
     Source,
     Trouble,
+    Wish,
 )
 
 T = TypeVar("T")
@@ -258,14 +259,11 @@ class FakeSchedule:
     async def sweep(self, retention_days: int) -> list[str]:
         return []
 
-    async def wake(self, job_id: str) -> None:
-        pass
-
     @asynccontextmanager
-    async def wishes(self) -> AsyncIterator[AsyncIterator[str]]:
-        async def none() -> AsyncIterator[str]:
+    async def wishes(self) -> AsyncIterator[AsyncIterator[Wish]]:
+        async def none() -> AsyncIterator[Wish]:
             await asyncio.Event().wait()
-            yield ""
+            yield Wish("", cancel=False)
 
         yield none()
 

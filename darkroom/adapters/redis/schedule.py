@@ -13,7 +13,7 @@ from darkroom.adapters.redis.scripts import ask, run
 from darkroom.domain.errors import DarkroomError
 from darkroom.domain.lifecycle import Lane
 from darkroom.domain.policy import TROUBLE_MAX, Fate, reaction_to
-from darkroom.ports import Limits, Message, Trouble
+from darkroom.ports import Limits, Message, Trouble, Wish
 
 _TICK: Final = 256
 """Timers applied in one script call, which nobody else can interrupt."""
@@ -115,26 +115,23 @@ class RedisSchedule:
         """See `ports.Schedule`."""
         return list(await run(self._redis, "sweep", retention_days * 86_400_000, 200))
 
-    async def wake(self, job_id: str) -> None:
-        """See `ports.Schedule`."""
-        await ask(self._redis.publish("dr:wake", job_id))
-
     @asynccontextmanager
-    async def wishes(self) -> AsyncIterator[AsyncIterator[str]]:
+    async def wishes(self) -> AsyncIterator[AsyncIterator[Wish]]:
         """See `ports.Schedule`. The iterator raises UnavailableError when the connection breaks: enter again."""
         pubsub = self._waiting.pubsub()
         try:
             await ask(pubsub.subscribe("dr:wake"))
-            yield _ids(pubsub)
+            yield _wishes(pubsub)
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
 
 
-async def _ids(pubsub: Any) -> AsyncIterator[str]:  # noqa: ANN401 - redis-py does not type its PubSub's iterator
+async def _wishes(pubsub: Any) -> AsyncIterator[Wish]:  # noqa: ANN401 - redis-py does not type its PubSub's iterator
     while True:
         message = await ask(pubsub.get_message(ignore_subscribe_messages=True, timeout=5))
         if message is not None:
-            yield message["data"]
+            kind, _, job_id = message["data"].partition(":")
+            yield Wish(job_id, cancel=kind == "cancel")
 
 
 def _message(entry: str) -> Message:

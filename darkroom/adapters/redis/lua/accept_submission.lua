@@ -12,7 +12,7 @@ local sub = read_sub(ARGV[1])
 if not sub then return 'unknown' end
 local request = ARGV[2]
 -- A callback means that fal is done: whoever watches this request looks at once.
-if ARGV[6] == 'callback' then redis.call('PUBLISH', 'dr:wake', sub.job) end
+if ARGV[6] == 'callback' then redis.call('PUBLISH', 'dr:wake', 'look:' .. sub.job) end
 if sub.request_id == request then
   if ARGV[6] == 'callback' and drop_sub_permit(sub.id) then dispatch() end
   return 'accepted'

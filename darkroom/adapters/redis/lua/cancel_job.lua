@@ -16,6 +16,6 @@ elseif job.status ~= 'running' and not open then
 elseif job.cancel ~= '1' then
   set(job, { cancel = '1', rev = int(job.rev) + 1 })
   announce(job)
-  redis.call('PUBLISH', 'dr:wake', job.id)
+  redis.call('PUBLISH', 'dr:wake', 'cancel:' .. job.id)
 end
 return job.status
