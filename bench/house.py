@@ -87,20 +87,28 @@ class Caller:
         return await self.get(f"/v1/batches/{batch_id}")
 
     async def batch_when(
-        self, batch_id: str, true_of: Callable[[dict[str, Any]], object], what: str, seconds: float = 600
+        self,
+        batch_id: str,
+        true_of: Callable[[dict[str, Any]], object],
+        what: str,
+        seconds: float = 600,
+        *,
+        every: float = _LOOK_SECONDS,
     ) -> dict[str, Any]:
-        """The batch as soon as that is true of it. Raises TimeoutError."""
+        """The batch as soon as that is true of it; looks so often. Raises TimeoutError."""
 
         async def look() -> dict[str, Any] | None:
             batch = await self.batch(batch_id)
             return batch if true_of(batch) else None
 
-        return await until(look, f"{batch_id} is {what}", seconds)
+        return await until(look, f"{batch_id} is {what}", seconds, every=every)
 
-    async def batch_in(self, batch_id: str, *statuses: str, seconds: float = 600) -> dict[str, Any]:
+    async def batch_in(
+        self, batch_id: str, *statuses: str, seconds: float = 600, every: float = _LOOK_SECONDS
+    ) -> dict[str, Any]:
         """The batch as soon as it is in one of these statuses. Raises TimeoutError."""
         return await self.batch_when(
-            batch_id, lambda batch: batch["status"] in statuses, " or ".join(statuses), seconds
+            batch_id, lambda batch: batch["status"] in statuses, " or ".join(statuses), seconds, every=every
         )
 
     async def rendered(self, prompt: str, size: str) -> dict[str, Any]:
@@ -184,13 +192,15 @@ def _document(answer: httpx.Response) -> dict[str, Any]:
     return document
 
 
-async def until(look: Callable[[], Awaitable[T | None]], what: str, seconds: float) -> T:
+async def until(
+    look: Callable[[], Awaitable[T | None]], what: str, seconds: float, *, every: float = _LOOK_SECONDS
+) -> T:
     """The first answer of `look` that is true. Raises TimeoutError, which says what was waited for."""
     give_up_at = time.monotonic() + seconds
     while not (found := await look()):
         if time.monotonic() > give_up_at:
             raise TimeoutError(f"not within {seconds:g} s: {what}")
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(every)
     return found
 
 

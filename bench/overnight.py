@@ -26,6 +26,8 @@ from bench.figures import Figure, Meter, Requests, fullness, report, seconds_of,
 from bench.house import ENDED_BATCH, PRICE, House, Terms, house, lines_of
 
 _PATIENCE_SECONDS = 3600.0
+_LOOK_SECONDS = 1.0
+"""As often as somebody who watches a batch: the API's work for whoever looks is a part of the load."""
 
 
 async def overnight(terms: Terms, jobs: int, *, kill: bool) -> tuple[list[Figure], list[str]]:
@@ -35,7 +37,7 @@ async def overnight(terms: Terms, jobs: int, *, kill: bool) -> tuple[list[Figure
         meter = Meter(opened.stack.programs)
         batch_id = await opened.caller.upload(lines_of(f"a lighthouse, number {n}" for n in range(1, jobs + 1)))
         death = await _die_and_rise(opened, batch_id, jobs) if kill else None
-        batch = await opened.caller.batch_in(batch_id, *ENDED_BATCH, seconds=_PATIENCE_SECONDS)
+        batch = await opened.caller.batch_in(batch_id, *ENDED_BATCH, seconds=_PATIENCE_SECONDS, every=_LOOK_SECONDS)
         spent = meter.read()
         requests = (await opened.ledger())["requests"][earlier:]
         broken = _broken_promises(batch, requests, jobs)
@@ -137,7 +139,11 @@ class Death:
 async def _die_and_rise(opened: House, batch_id: str, jobs: int) -> Death:
     """Half of the jobs are done: nothing is left running. Returns when everything was started and is ready."""
     half = await opened.caller.batch_when(
-        batch_id, lambda batch: batch["counts"]["succeeded"] >= jobs / 2, "half done", _PATIENCE_SECONDS
+        batch_id,
+        lambda batch: batch["counts"]["succeeded"] >= jobs / 2,
+        "half done",
+        _PATIENCE_SECONDS,
+        every=_LOOK_SECONDS,
     )
     programs = opened.stack.programs
     at = time.time()
