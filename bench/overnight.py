@@ -49,7 +49,8 @@ async def overnight(terms: Terms, jobs: int, *, kill: bool) -> tuple[list[Figure
     if death:
         # Processes took what they had spent with them: there is no CPU per job to tell.
         absent = Figure("a lost reply is proven absent after", f"{terms.start + terms.longest} s (--start, --longest)")
-        return [*figures, *death.figures(requests), absent, Figure("machine meanwhile", spent.machine)], broken
+        machine = Figure("machine meanwhile", f"{spent.idle:.0%} idle, load {spent.load}")
+        return [*figures, *death.figures(requests), absent, machine], broken
     return [*figures, *spent.figures(jobs)], broken
 
 
