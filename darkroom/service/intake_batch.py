@@ -13,7 +13,7 @@ import asyncio
 import json
 import logging
 from decimal import Decimal
-from typing import Final
+from typing import Final, Self
 
 from darkroom.domain.batch import Batch, OnInvalid, batch_job_id, batch_key, batch_seed
 from darkroom.domain.batch_line import BadLine, GoodLine, Judge
@@ -85,18 +85,20 @@ class BatchIntake:
         """Make the jobs of all good lines; those of an earlier try are there and stay. False when no longer wanted."""
         judge = Judge()
         slice_: list[BatchJob] = []
-        async for lines in numbered_lines(self._files.chunks(self._key(batch, "input.jsonl")), _JUDGED_AT_ONCE):
-            slice_ += (
-                self._job(batch, found, canary=judge.valid <= (batch.canary or 0))
-                for found in judge.judge(lines)
-                if isinstance(found, GoodLine) and found.line > batch.added
-            )
-            if len(slice_) >= _MADE_AT_ONCE - _JUDGED_AT_ONCE:
-                if not await self._batches.add_jobs(batch.id, MODEL, slice_, up_to_line=slice_[-1].line):
-                    return False
-                slice_ = []
-            await asyncio.sleep(0)
-        return await self._batches.add_jobs(batch.id, MODEL, slice_, up_to_line=judge.last_line)
+        making = _Making(self._batches, batch.id)
+        async with making:
+            async for lines in numbered_lines(self._files.chunks(self._key(batch, "input.jsonl")), _JUDGED_AT_ONCE):
+                slice_ += (
+                    self._job(batch, found, canary=judge.valid <= (batch.canary or 0))
+                    for found in judge.judge(lines)
+                    if isinstance(found, GoodLine) and found.line > batch.added
+                )
+                if len(slice_) >= _MADE_AT_ONCE - _JUDGED_AT_ONCE:
+                    if not await making.add(slice_, up_to_line=slice_[-1].line):
+                        return False
+                    slice_ = []
+                await asyncio.sleep(0)
+            return await making.add(slice_, up_to_line=judge.last_line) and await making.done()
 
     def _job(self, batch: Batch, found: GoodLine, *, canary: bool) -> BatchJob:
         asked = found.asked
@@ -115,3 +117,37 @@ class BatchIntake:
 
     def _key(self, batch: Batch, name: str) -> str:
         return batch_key(self._prefix, batch.account_id, batch.id, name)
+
+
+class _Making:
+    """Hands slices of jobs to the store, one at a time and in order, while the next is being prepared.
+
+    Leaving drops what is under way: its jobs may be there or not, and who makes them again finds those that are.
+    """
+
+    def __init__(self, batches: Batches, batch_id: str) -> None:
+        self._batches = batches
+        self._batch_id = batch_id
+        self._under_way: asyncio.Task[bool] | None = None
+
+    async def add(self, jobs: list[BatchJob], *, up_to_line: int) -> bool:
+        """False when the intake is over. Raises UnavailableError: of this slice, or of the one before."""
+        wanted = await self.done()
+        if wanted:
+            step = self._batches.add_jobs(self._batch_id, MODEL, jobs, up_to_line=up_to_line)
+            self._under_way = asyncio.create_task(step)
+            await asyncio.sleep(0)  # it is on its way before the next lines are read
+        return wanted
+
+    async def done(self) -> bool:
+        """Wait for the slice under way. False when the intake is over."""
+        task, self._under_way = self._under_way, None
+        return task is None or await task
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._under_way is not None:
+            self._under_way.cancel()
+            await asyncio.gather(self._under_way, return_exceptions=True)
