@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 
 from darkroom.adapters.redis.schedule import RedisSchedule
 from darkroom.adapters.redis.scripts import ask
+from darkroom.domain.errors import UnavailableError
+from tests.unit.stand_ins import play
 
 LOOPS = 20
 ROUNDS = 15
@@ -79,3 +81,8 @@ async def test_a_timeout_around_a_question_is_a_timeout(redis: Redis) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await ask(redis.blpop(["nothing"], timeout=5))
+
+
+def test_a_store_that_says_nothing_is_away() -> None:
+    with pytest.raises(UnavailableError, match="does not answer"):
+        play(ask(asyncio.Event().wait()))
