@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from darkroom.domain.batch import Batch, Cause, Counts, OnInvalid, Pace, batch_key
+from darkroom.domain.batch import Batch, Cause, Counts, OnInvalid, Pace, batch_key, files_of
 from darkroom.domain.batch_view import represent_batch
 from darkroom.domain.generation import RequestRef
 from darkroom.domain.job import Artifact, Delivery, DeliveryAttempt, Event, Job, Submission
@@ -156,9 +157,8 @@ def dry_run() -> dict[str, Any]:
 
 def files() -> dict[str, Any]:
     """A batch's files."""
-    names = ("input.jsonl", "errors.jsonl", "results.jsonl", "SHA256SUMS", "index.html", "manifest.json")
     found = []
-    for name in names:
+    for name in files_of(replace(_BATCH, status=BatchStatus.COMPLETED)):
         key = batch_key("renders/", _BATCH.account_id, _BATCH.id, name)
         url, expires = _presign(key)
         found.append({"name": name, "bucket": "darkroom", "key": key, "url": url, "url_expires_at": expires})

@@ -299,9 +299,6 @@ class Jobs(Protocol):
     async def waiting(self, account_id: str) -> int:
         """How many of the account's jobs are queued or retrying."""
 
-    async def job_of(self, submission_id: str) -> str | None:
-        """The id of the job that a submission belongs to."""
-
     async def page(self, query: JobQuery) -> JobPage:
         """One page of an account's jobs, newest first."""
 

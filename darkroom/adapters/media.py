@@ -38,6 +38,9 @@ MAX_SIDE = 14142  # pixels; the most that fal's toolkit takes (fal-protocol, sec
 _SPOOL_BYTES = 8 * 1024 * 1024  # kept in memory up to here, in an unnamed file beyond
 DECODE_PIXELS = 50_000_000  # what is decoded whole, at up to four bytes a pixel
 
+UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error)
+"""Pillow's ways of saying that a file is broken; SyntaxError is its own choice for a bad header."""
+
 
 class MediaDownloader:
     """Implements `ports.MediaFetcher` with aiohttp.
@@ -235,8 +238,7 @@ def inspect_picture(file: BinaryIO, size: int) -> PictureLook:
             return _look_at_jpeg(file, size)
         if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
             return _look_at_webp(file, size)
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error) as error:
-        # Pillow's ways of saying that a file is broken; SyntaxError is its own choice for a bad header.
+    except UNREADABLE as error:
         raise UnreadableMediaError(f"the picture cannot be read: {error}") from error
     raise UnreadableMediaError("what arrived is neither PNG nor JPEG nor WebP")
 

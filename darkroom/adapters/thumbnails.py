@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import struct
-import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, Final
 
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from darkroom.adapters.media import DECODE_PIXELS
+from darkroom.adapters.media import DECODE_PIXELS, UNREADABLE
 from darkroom.ports import Picture
 
 logger = logging.getLogger(__name__)
@@ -27,8 +25,6 @@ _PLUGINS: Final[Mapping[str, Callable[[BinaryIO], Image.Image]]] = {
     "image/jpeg": JpegImagePlugin.JpegImageFile,
     "image/webp": WebPImagePlugin.WebPImageFile,
 }
-_UNREADABLE: Final = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-"""Pillow's ways of saying that a file is broken."""
 
 
 class PillowThumbnails:
@@ -43,7 +39,7 @@ class PillowThumbnails:
             return None  # a JPEG is decoded at an eighth of its size
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, _shrink, picture)
-        except _UNREADABLE as fault:
+        except UNREADABLE as fault:
             logger.warning("a picture has no thumbnail: %s", fault)
             return None
 

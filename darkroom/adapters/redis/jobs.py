@@ -92,7 +92,7 @@ class RedisJobs:
     async def _read(self, ids: Sequence[str]) -> list[Job]:
         """Records as they are now, each with what it really waits for: see `ports.Jobs.get`."""
         jobs = await read_jobs(self._redis, ids)
-        waiting = [job for job in jobs if job.stage is Stage.WAITING_FOR_SLOT and job.status not in TERMINAL]
+        waiting = [job for job in jobs if _wants_permit(job)]
         if not waiting:
             return jobs
         batch_ids = sorted({job.batch_id for job in waiting if job.batch_id})
@@ -102,7 +102,9 @@ class RedisJobs:
                 pipe.hmget(f"dr:batch:{batch_id}", "feeds", "status", "reason")
             gates, *rows = await ask(pipe.execute())
         batches = {name: row for name, row in zip(batch_ids, rows, strict=True) if row[0]}
-        return [replace(job, stage=_stage(job, batches, gated=bool(gates))) if job in waiting else job for job in jobs]
+        return [
+            replace(job, stage=_stage(job, batches, gated=bool(gates))) if _wants_permit(job) else job for job in jobs
+        ]
 
     async def knows(self, account_id: str, idempotency: str) -> bool:
         """See `ports.Jobs`."""
@@ -116,7 +118,7 @@ class RedisJobs:
             return sum(await ask(pipe.execute()))
 
     async def job_of(self, submission_id: str) -> str | None:
-        """See `ports.Jobs`."""
+        """The id of the job that a submission belongs to: the operator names submissions."""
         job_id: str | None = await ask(self._redis.hget(f"dr:sub:{submission_id}", "job"))
         return job_id
 
@@ -203,6 +205,10 @@ class RedisJobs:
             yield RedisChanges(pubsub)
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
+
+
+def _wants_permit(job: Job) -> bool:
+    return job.stage is Stage.WAITING_FOR_SLOT and job.status not in TERMINAL
 
 
 def _stage(job: Job, batches: Mapping[str, Sequence[str]], *, gated: bool) -> Stage:

@@ -17,8 +17,8 @@ set_batch(batch, {
   v = 1, rev = 1, account = new.account, name = new.name, status = 'validating', reason = '', created = NOW, started = '',
   finished = '', on_invalid = new.on_invalid, budget = new.budget, spent = 0, reserved = 0, unknown = 0, factor = 1, waits = '',
   not_before = new.not_before, finish_by = new.finish_by, canary = new.canary, canary_max = new.canary_max, canary_left = '',
-  canary_failed = 0, webhook = new.webhook, job_events = new.job_events, idem = new.idem, bytes = new.bytes, lines = new.lines, judged = '', valid = '',
-  invalid = '', est = 0, pictures = 0, last_line = 0, added = 0, left = 0, feeds = 'none', ending = '', cursor = 0, told = 0,
+  canary_failed = 0, webhook = new.webhook, job_events = new.job_events, idem = new.idem, bytes = new.bytes, lines = new.lines,
+  judged = '', valid = '', invalid = '', est = 0, pictures = 0, last_line = 0, added = 0, left = 0, feeds = 'none', ending = '', cursor = 0, told = 0,
   rate = 0, rate_at = 0, n_total = 0, n_queued = 0, n_running = 0, n_retrying = 0, n_held = 0, n_succeeded = 0, n_failed = 0,
   n_cancelled = 0,
 })
